@@ -1,0 +1,196 @@
+//! From the entry point to `main`, and the end.
+
+use core::{convert::Infallible, fmt::Debug};
+
+use nabla_core::abi::EXIT_ABORT;
+
+use crate::{
+    boot::{self, BootInfo},
+    console, sys,
+};
+
+/// Ends the guest with this exit status. Hosts keep the low 8 bits.
+pub fn exit(status: i32) -> ! {
+    sys::exit(status)
+}
+
+/// Ends the guest with exit status 255, by which monitors know that it has aborted.
+pub fn abort() -> ! {
+    sys::exit(EXIT_ABORT)
+}
+
+/// The exit status of a guest, as `main` may return it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExitCode(u8);
+
+impl ExitCode {
+    /// Status 0.
+    pub const SUCCESS: Self = Self(0);
+    /// Status 1.
+    pub const FAILURE: Self = Self(1);
+}
+
+impl From<u8> for ExitCode {
+    fn from(status: u8) -> Self {
+        Self(status)
+    }
+}
+
+/// What `main` may return: nothing, an [`ExitCode`], a status, or a `Result` of one of these.
+pub trait Termination {
+    /// The exit status of the guest.
+    fn report(self) -> i32;
+}
+
+impl Termination for () {
+    fn report(self) -> i32 {
+        0
+    }
+}
+
+impl Termination for ExitCode {
+    fn report(self) -> i32 {
+        i32::from(self.0)
+    }
+}
+
+impl Termination for i32 {
+    fn report(self) -> i32 {
+        self
+    }
+}
+
+impl Termination for Infallible {
+    fn report(self) -> i32 {
+        match self {}
+    }
+}
+
+/// Prints the error and is status 1.
+impl<T: Termination, E: Debug> Termination for Result<T, E> {
+    fn report(self) -> i32 {
+        match self {
+            Ok(value) => value.report(),
+            Err(error) => {
+                console::print(format_args!("Error: {error:?}\n"));
+                ExitCode::FAILURE.report()
+            }
+        }
+    }
+}
+
+/// Runs the guest. Called by the entry point that [`entry!`](crate::entry!) makes.
+///
+/// # Safety
+///
+/// This is the first that is called, and `boot_info` is what the entry point got.
+pub unsafe fn start<T: Termination>(boot_info: *const BootInfo, main: fn() -> T) -> ! {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { boot::init(boot_info) };
+    exit(main().report())
+}
+
+/// Makes a function the `main` of the guest, and declares the guest's devices.
+///
+/// Used once, in the program's root. The function takes nothing and returns a [`Termination`]. Behind it
+/// stand the devices, each as `block` or `net` and a name of 1 to 67 ASCII letters and digits; up to 63, no
+/// two of the same name. A monitor starts the guest only if it is given something for each of them.
+///
+/// ```ignore
+/// nabla_guest::entry!(main);
+/// nabla_guest::entry!(main, block "storage", net "service0");
+/// ```
+///
+/// Besides the entry point and the manifest this defines the other notes, the panic handler and the global
+/// allocator of the program. They are not in the crate itself, so that a library that depends on it can be
+/// tested on the host, with `std`.
+#[macro_export]
+macro_rules! entry {
+    ($main:path $(, $kind:ident $name:literal)* $(,)?) => {
+        const _: () = {
+            const DEVICES: &[$crate::__private::DeclaredDevice] =
+                &[$($crate::__private::DeclaredDevice { kind: $crate::__device_type!($kind), name: $name }),*];
+
+            #[used]
+            #[unsafe(link_section = ".note.solo5.manifest")]
+            static MANIFEST_NOTE: $crate::__private::ManifestNote<{ DEVICES.len() + 1 }> =
+                $crate::__private::ManifestNote::new(DEVICES);
+
+            #[used]
+            #[unsafe(link_section = ".note.solo5.abi")]
+            static ABI_NOTE: $crate::__private::AbiNote = $crate::__private::AbiNote::THIS;
+
+            #[used]
+            #[unsafe(link_section = ".note.solo5.not_openbsd")]
+            static OPENBSD_NOTE: $crate::__private::OpenBsdNote = $crate::__private::OpenBsdNote::THIS;
+
+            #[used]
+            #[unsafe(link_section = ".interp")]
+            static INTERPRETER: [u8; $crate::__private::INTERP.len()] = *$crate::__private::INTERP;
+
+            /// The entry point: no caller, no frame, the boot info in rdi, and rsp at the end of memory less
+            /// 8, which is what a called function expects; aligned all the same, for whoever rounds less.
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn _start(boot_info: *const $crate::__private::BootInfo) -> ! {
+                ::core::arch::naked_asm!(
+                    ".cfi_startproc",
+                    ".cfi_undefined rip",
+                    "xor ebp, ebp",
+                    "and rsp, -16",
+                    "call {run}",
+                    "ud2",
+                    ".cfi_endproc",
+                    run = sym run,
+                )
+            }
+
+            unsafe extern "C" fn run(boot_info: *const $crate::__private::BootInfo) -> ! {
+                // SAFETY: only `_start` calls this, with what the monitor gave it.
+                unsafe { $crate::__private::start(boot_info, $main) }
+            }
+
+            #[panic_handler]
+            fn panic(info: &::core::panic::PanicInfo<'_>) -> ! {
+                $crate::__private::panic(info)
+            }
+
+            #[global_allocator]
+            // SAFETY: this macro makes the program a guest, and a guest has one thread, which nothing
+            // interrupts.
+            static HEAP: $crate::__private::GlobalHeap = unsafe { $crate::__private::GlobalHeap::new() };
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __device_type {
+    (block) => {
+        $crate::__private::TYPE_BLOCK
+    };
+    (net) => {
+        $crate::__private::TYPE_NET
+    };
+    ($other:ident) => {
+        ::core::compile_error!(::core::concat!(
+            "a device is `block \"name\"` or `net \"name\"`, not `",
+            ::core::stringify!($other),
+            "`"
+        ))
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_reported() {
+        assert_eq!(().report(), 0);
+        assert_eq!(42.report(), 42);
+        assert_eq!(ExitCode::from(255).report(), 255);
+        assert_eq!(Ok::<_, ()>(ExitCode::SUCCESS).report(), 0);
+        assert_eq!(Ok::<_, ()>(7).report(), 7);
+    }
+}
