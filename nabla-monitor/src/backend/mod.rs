@@ -1,0 +1,73 @@
+//! What runs guests.
+
+pub(crate) mod process;
+
+use crate::{
+    config::{AttachedDevice, Isolation, Supervision},
+    error::Error,
+    exit::ExitStatus,
+    guest::ResourceUsage,
+    runtime::Runtime,
+};
+use nabla_core::{Abi, ByteSize, CommandLine, Image};
+use std::{
+    fmt::Debug,
+    fs::File,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+/// A guest with everything opened and checked.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub file: File,
+    pub image: Image,
+    pub command_line: CommandLine,
+    pub memory: ByteSize,
+    /// In the order of the manifest.
+    pub devices: Vec<AttachedDevice>,
+    pub name: String,
+    pub supervision: Option<Supervision>,
+    pub exec_heap: bool,
+    pub huge_pages: bool,
+    pub dumpable: bool,
+    pub isolation: Isolation,
+}
+
+/// A guest that a backend runs.
+pub(crate) trait Running: Debug + Send + Sync {
+    fn pid(&self) -> u32;
+    fn exit_fd(&self) -> BorrowedFd<'_>;
+    fn is_supervised(&self) -> bool;
+    fn kill(&self) -> io::Result<()>;
+    fn pause(&self) -> io::Result<()>;
+    fn resume(&self) -> io::Result<()>;
+    fn usage(&self) -> io::Result<ResourceUsage>;
+    /// Takes the status of a guest that has ended. Called once.
+    fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error>;
+    /// Lets the guest live on. Otherwise dropping this kills it, and waits until it is gone.
+    fn detach(&self) -> io::Result<()>;
+}
+
+/// Whether any backend runs guests of this ABI.
+pub(crate) fn check_abi(abi: Abi, path: &Path) -> Result<(), Error> {
+    match abi {
+        Abi::SptV1 | Abi::SptV2 => Ok(()),
+        _ => Err(Error::UnsupportedAbi { path: path.to_owned(), abi }),
+    }
+}
+
+/// Starts a guest whose ABI [`check_abi`] let through.
+pub(crate) fn start(
+    runtime: &Runtime,
+    guest: &Prepared,
+    console: &OwnedFd,
+) -> Result<Box<dyn Running>, Error> {
+    Ok(Box::new(process::start(runtime, guest, console)?))
+}
+
+/// Makes the calling process the guest.
+pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Error {
+    process::exec(runtime, guest, console)
+}

@@ -1,0 +1,456 @@
+//! The launcher's file: everything that happens between exec and the guest's first instruction, computed here.
+//!
+//! The file is a small ELF executable: a page of machine code (see [`super::arch`]) and a table of system calls
+//! with the results that they must have. When the last of them is done, the process consists of the guest, that
+//! page and nothing else.
+
+use super::{
+    arch::{
+        ANY_RESULT, HEADER_SIZE, Header, LAUNCHER_BASE, STEP_SIZE, Step, TABLE_BASE, TASK_SIZE, launcher_code,
+    },
+    filter::{self, FilterConfig},
+    load,
+};
+use crate::{
+    confine::{Identity, landlock},
+    sys::nr,
+};
+use nabla_core::{
+    ByteSize, CommandLine, Image, Manifest,
+    abi::{PAGE_SIZE, spt},
+    layout,
+};
+
+/// Descriptors of the process while it is launched. The first and the third are closed at the end, and so are the
+/// image's and Landlock's.
+pub const LAUNCH_FILE: i32 = 0;
+/// The console: the only one of the first three that the guest has.
+pub const CONSOLE: i32 = 1;
+/// Where a failure is reported.
+pub const REPORT: i32 = 2;
+/// The first device; the others follow.
+pub const FIRST_DEVICE: i32 = 3;
+
+const PR_SET_DUMPABLE: u64 = 4;
+const PR_SET_NAME: u64 = 15;
+const PR_SET_NO_NEW_PRIVS: u64 = 38;
+const PROT_READ: u64 = 1;
+const PROT_WRITE: u64 = 2;
+const PROT_EXEC: u64 = 4;
+const MAP_PRIVATE: u64 = 2;
+const MAP_FIXED: u64 = 0x10;
+const MAP_ANONYMOUS: u64 = 0x20;
+const MAP_NORESERVE: u64 = 0x4000;
+const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+const MADV_HUGEPAGE: u64 = 14;
+const MADV_NOHUGEPAGE: u64 = 15;
+const SIGPIPE: u64 = 13;
+
+/// A system call that reads no more than this at once.
+const READ_CHUNK: u64 = 1 << 30;
+
+/// What the launcher is to do.
+#[derive(Debug)]
+pub struct LaunchConfig<'a> {
+    pub image: &'a Image,
+    /// Whether the image's file may be mapped executable; otherwise it is copied.
+    pub map_image: bool,
+    /// Filled in: the devices in the order of their descriptors.
+    pub manifest: &'a Manifest,
+    pub filter: FilterConfig,
+    pub command_line: &'a CommandLine,
+    /// Bytes of guest memory.
+    pub memory: u64,
+    pub exec_heap: bool,
+    pub huge_pages: bool,
+    pub dumpable: bool,
+    /// Shown as the process's name; cut to 15 bytes.
+    pub name: &'a str,
+    /// Whether a console without a reader kills the guest with SIGPIPE; otherwise its writes fail.
+    pub die_on_broken_pipe: bool,
+    pub landlock_abi: Option<u32>,
+    pub identity: Option<Identity>,
+    /// Whether a failure is reported as text, and what the text starts with.
+    pub text_prefix: Option<&'a str>,
+}
+
+/// The descriptors behind the devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    pub image: i32,
+    pub epoll: i32,
+    pub timer: i32,
+    landlock: i32,
+}
+
+impl Descriptors {
+    pub fn for_devices(count: usize) -> Self {
+        let image = FIRST_DEVICE + i32::try_from(count).unwrap_or(i32::MAX - 16);
+        Self { image, epoll: image + 1, timer: image + 2, landlock: image + 3 }
+    }
+}
+
+/// The finished file.
+#[derive(Debug)]
+pub struct LaunchFile {
+    pub bytes: Vec<u8>,
+    /// What each step does, for the message when it fails.
+    pub steps: Vec<String>,
+}
+
+/// An argument of a step.
+#[derive(Debug, Clone, Copy)]
+enum Arg {
+    Value(u64),
+    /// Address of an offset into the data.
+    Data(usize),
+    /// The same as an offset into the file.
+    FileOffset(usize),
+}
+
+impl From<u64> for Arg {
+    fn from(value: u64) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl From<i32> for Arg {
+    /// Descriptors; a negative one is sign-extended, as C does it.
+    fn from(value: i32) -> Self {
+        Self::Value(i64::from(value).cast_unsigned())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Builder {
+    calls: Vec<(u64, [Arg; 6], u64)>,
+    descriptions: Vec<String>,
+    data: Vec<u8>,
+}
+
+impl Builder {
+    fn data(&mut self, bytes: &[u8]) -> Arg {
+        self.data.resize(self.data.len().next_multiple_of(8), 0);
+        let offset = self.data.len();
+        self.data.extend_from_slice(bytes);
+        Arg::Data(offset)
+    }
+
+    fn call<const N: usize>(&mut self, number: u64, args: [Arg; N], expected: u64, what: impl Into<String>) {
+        let mut all = [Arg::Value(0); 6];
+        all[..N].copy_from_slice(&args);
+        self.calls.push((number, all, expected));
+        self.descriptions.push(what.into());
+    }
+}
+
+/// Builds the launcher's file.
+///
+/// # Errors
+///
+/// When the filter cannot be built, which means too many devices for a BPF program.
+pub fn build(config: &LaunchConfig<'_>) -> Result<LaunchFile, seccompiler::BackendError> {
+    let fds = Descriptors::for_devices(config.filter.devices.len());
+    let mut b = Builder::default();
+    start(&mut b, config, fds);
+    memory(&mut b, config, fds);
+    let (filter, filter_words) = boot_area(&mut b, config, fds)?;
+    events(&mut b, config, fds);
+    lock_down(&mut b, config, fds);
+    let header = Header {
+        steps: b.calls.len() as u64,
+        text: u64::from(config.text_prefix.is_some()),
+        unmap_address: config.memory,
+        unmap_length: TASK_SIZE - config.memory,
+        filter,
+        filter_words,
+        stack: config.memory - 8,
+        argument: spt::BOOT_INFO_BASE,
+        entry: config.image.entry(),
+    };
+    Ok(assemble(b, header, config.text_prefix))
+}
+
+fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
+    let first_unused = Arg::from(fds.image + 1);
+    b.call(
+        nr::CLOSE_RANGE,
+        [first_unused, u64::from(u32::MAX).into(), 0.into()],
+        0,
+        "close inherited descriptors",
+    );
+    let mut name = [0_u8; 16];
+    let cut = config.name.floor_char_boundary(15);
+    name[..cut].copy_from_slice(&config.name.as_bytes()[..cut]);
+    let name = b.data(&name);
+    b.call(nr::PRCTL, [PR_SET_NAME.into(), name], 0, "name the process");
+    let empty_mask = b.data(&[0; 8]);
+    b.call(nr::RT_SIGPROCMASK, [2.into(), empty_mask, 0.into(), 8.into()], 0, "unblock signals");
+    // struct sigaction of the kernel: handler, flags, restorer, mask.
+    let handler = u64::from(!config.die_on_broken_pipe);
+    let mut action = [0_u8; 32];
+    action[..8].copy_from_slice(&handler.to_le_bytes());
+    let action = b.data(&action);
+    b.call(nr::RT_SIGACTION, [SIGPIPE.into(), action, 0.into(), 8.into()], 0, "set the action of SIGPIPE");
+}
+
+fn memory(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
+    let start = spt::BOOT_INFO_BASE;
+    let length = config.memory - start;
+    let heap = PROT_READ | PROT_WRITE | if config.exec_heap { PROT_EXEC } else { 0 };
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    let args = [start.into(), length.into(), heap.into(), flags.into(), Arg::from(-1), 0.into()];
+    b.call(nr::MMAP, args, start, format!("map {} of guest memory", ByteSize::bytes(config.memory)));
+    // Where the host's policy is `always`, one touched page would cost 2 MiB: so a guest without huge pages says
+    // so. A kernel without them answers EINVAL, which is as good.
+    let (advice, expected) =
+        if config.huge_pages { (MADV_HUGEPAGE, 0) } else { (MADV_NOHUGEPAGE, ANY_RESULT) };
+    b.call(
+        nr::MADVISE,
+        [start.into(), length.into(), advice.into()],
+        expected,
+        "set huge pages for guest memory",
+    );
+
+    let plan = load::plan(config.image, config.map_image, config.exec_heap);
+    for piece in &plan.mapped {
+        let address = piece.address;
+        let args = [
+            address.into(),
+            piece.length.into(),
+            prot(piece.permissions).into(),
+            (MAP_PRIVATE | MAP_FIXED).into(),
+            fds.image.into(),
+            piece.offset.into(),
+        ];
+        b.call(nr::MMAP, args, address, format!("map the image's segment at {address:#x}"));
+    }
+    for piece in &plan.copied {
+        let mut done = 0;
+        while done < piece.length {
+            let (address, length) = (piece.address + done, READ_CHUNK.min(piece.length - done));
+            let args = [fds.image.into(), address.into(), length.into(), (piece.offset + done).into()];
+            b.call(nr::PREAD64, args, length, format!("read the image's segment at {address:#x}"));
+            done += length;
+        }
+    }
+    for range in &plan.protected {
+        let (address, length) = (range.pages.start, range.pages.end - range.pages.start);
+        let args = [address.into(), length.into(), prot(range.permissions).into()];
+        b.call(nr::MPROTECT, args, 0, format!("protect the image's pages at {address:#x}"));
+    }
+}
+
+const fn prot(permissions: nabla_core::Permissions) -> u64 {
+    (if permissions.read { PROT_READ } else { 0 })
+        | (if permissions.write { PROT_WRITE } else { 0 })
+        | (if permissions.execute { PROT_EXEC } else { 0 })
+}
+
+/// Copies boot info and filter into guest memory. Returns where the filter is and how many words it has.
+fn boot_area(
+    b: &mut Builder,
+    config: &LaunchConfig<'_>,
+    fds: Descriptors,
+) -> Result<(u64, u64), seccompiler::BackendError> {
+    let program = filter::build(&config.filter)?;
+    let area = layout::spt::boot_area(
+        config.memory,
+        config.image.end(),
+        config.manifest,
+        config.command_line,
+        fds.epoll,
+        fds.timer,
+    );
+    let mut bytes = area.bytes;
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let filter_offset = bytes.len();
+    let filter_address = area.address + filter_offset as u64;
+    // struct sock_fprog: a 16-bit length, padding, a pointer to what follows it here.
+    bytes.extend_from_slice(&(program.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&(filter_address + 16).to_le_bytes());
+    for instruction in &program {
+        bytes.extend_from_slice(&instruction.code.to_le_bytes());
+        bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
+        bytes.extend_from_slice(&instruction.k.to_le_bytes());
+    }
+    let filter_words = (bytes.len() - filter_offset) as u64 / 8;
+    let length = bytes.len() as u64;
+    let Arg::Data(offset) = b.data(&bytes) else { unreachable!("data() gives an address") };
+    let args = [LAUNCH_FILE.into(), area.address.into(), length.into(), Arg::FileOffset(offset)];
+    b.call(nr::PREAD64, args, length, "copy the boot info");
+    Ok((filter_address, filter_words))
+}
+
+/// The epoll set with the timer and every network device.
+fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
+    const CLOCK_MONOTONIC: u64 = 1;
+    const TFD_NONBLOCK: u64 = 0x800;
+    const EPOLL_CTL_ADD: u64 = 1;
+    const EPOLLIN: u32 = 1;
+    let number = |fd: i32| u64::from(fd.cast_unsigned());
+    b.call(nr::EPOLL_CREATE1, [0.into()], number(fds.epoll), "create the event set");
+    let args = [CLOCK_MONOTONIC.into(), TFD_NONBLOCK.into()];
+    b.call(nr::TIMERFD_CREATE, args, number(fds.timer), "create the timer");
+    let net = config.manifest.devices().filter_map(|device| match device.attachment {
+        Some(nabla_core::Attachment::Net { descriptor, .. }) => Some((descriptor, device.index as u64)),
+        _ => None,
+    });
+    for (fd, data) in net.chain([(fds.timer, spt::TIMER_EVENT)]) {
+        // struct epoll_event is packed on x86-64.
+        let mut event = [0_u8; 12];
+        event[..4].copy_from_slice(&EPOLLIN.to_le_bytes());
+        event[4..].copy_from_slice(&data.to_le_bytes());
+        let event = b.data(&event);
+        b.call(
+            nr::EPOLL_CTL,
+            [fds.epoll.into(), EPOLL_CTL_ADD.into(), fd.into(), event],
+            0,
+            format!("add descriptor {fd} to the event set"),
+        );
+    }
+}
+
+fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
+    if let Some(Identity { uid, gid }) = config.identity {
+        let (uid, gid) = (Arg::from(u64::from(uid)), Arg::from(u64::from(gid)));
+        b.call(nr::SETGROUPS, [0.into(), 0.into()], 0, "drop supplementary groups");
+        b.call(nr::SETRESGID, [gid, gid, gid], 0, "change the group id");
+        b.call(nr::SETRESUID, [uid, uid, uid], 0, "change the user id");
+    }
+    b.call(nr::PRCTL, [PR_SET_NO_NEW_PRIVS.into(), 1.into()], 0, "give up new privileges");
+    if let Some(abi) = config.landlock_abi {
+        let attributes = landlock::deny_all(abi);
+        let size = attributes.len() as u64;
+        let attributes = b.data(&attributes);
+        let landlock = Arg::from(fds.landlock);
+        let expected = u64::from(fds.landlock.cast_unsigned());
+        b.call(
+            nr::LANDLOCK_CREATE_RULESET,
+            [attributes, size.into(), 0.into()],
+            expected,
+            "create a Landlock domain",
+        );
+        b.call(nr::LANDLOCK_RESTRICT_SELF, [landlock, 0.into()], 0, "enter the Landlock domain");
+    }
+    b.call(
+        nr::PRCTL,
+        [PR_SET_DUMPABLE.into(), u64::from(config.dumpable).into()],
+        0,
+        "set whether it can be dumped",
+    );
+    let zero = b.data(&[0; 16]);
+    for (resource, what) in crate::confine::RLIMITS_ZERO {
+        b.call(
+            nr::PRLIMIT64,
+            [0.into(), u64::from(resource).into(), zero, 0.into()],
+            0,
+            format!("set the limit on {what} to 0"),
+        );
+    }
+    b.call(nr::CLOSE, [LAUNCH_FILE.into()], 0, "close the launcher's file");
+    b.call(nr::CLOSE, [fds.image.into()], 0, "close the image");
+    if config.landlock_abi.is_some() {
+        b.call(nr::CLOSE, [fds.landlock.into()], 0, "close the Landlock domain");
+    }
+    // One byte tells the host program that the guest is about to run; 16 would be a failure, and none means that
+    // the launcher was killed.
+    if config.text_prefix.is_none() {
+        let byte = b.data(&[0]);
+        b.call(nr::WRITE, [REPORT.into(), byte, 1.into()], 1, "report to the host program");
+    }
+    b.call(nr::CLOSE, [REPORT.into()], 0, "close the report");
+}
+
+/// Puts the pieces together: ELF header, code, table, data.
+fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile {
+    const TABLE_OFFSET: usize = 0x1000;
+    const CODE_OFFSET: usize = 0x100;
+    let Builder { calls, descriptions, mut data, .. } = b;
+    let messages: Vec<(usize, usize)> = match text_prefix {
+        None => vec![(0, 0); calls.len()],
+        Some(prefix) => descriptions
+            .iter()
+            .map(|what| {
+                let text = format!("{prefix}cannot {what}: errno ");
+                let start = data.len();
+                data.extend_from_slice(text.as_bytes());
+                (start, text.len())
+            })
+            .collect(),
+    };
+    let data_offset = HEADER_SIZE + calls.len() * STEP_SIZE;
+    let address = |offset: usize| TABLE_BASE + (data_offset + offset) as u64;
+    let mut table: Vec<u64> = header.words().to_vec();
+    for (&(number, args, expected), (message, length)) in calls.iter().zip(messages) {
+        let args = args.map(|arg| match arg {
+            Arg::Value(value) => value,
+            Arg::Data(offset) => address(offset),
+            Arg::FileOffset(offset) => (TABLE_OFFSET + data_offset + offset) as u64,
+        });
+        let step = Step { number, args, expected, message: address(message), message_length: length as u64 };
+        table.extend_from_slice(&step.words());
+    }
+    let table_size = (data_offset + data.len()) as u64;
+    let mut bytes = elf_header(LAUNCHER_BASE + CODE_OFFSET as u64, table_size);
+    bytes.resize(CODE_OFFSET, 0);
+    bytes.extend_from_slice(launcher_code());
+    debug_assert!(bytes.len() <= TABLE_OFFSET, "the launcher's code is larger than its page");
+    bytes.resize(TABLE_OFFSET, 0);
+    bytes.extend(table.iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend_from_slice(&data);
+    LaunchFile { bytes, steps: descriptions }
+}
+
+/// ELF header and program headers: the code's page, the table, and a stack that is not executable.
+fn elf_header(entry: u64, table_size: u64) -> Vec<u8> {
+    const PT_LOAD: u32 = 1;
+    const PT_GNU_STACK: u32 = 0x6474_e551;
+    const R: u32 = 4;
+    let mut bytes = Vec::with_capacity(0x100);
+    // Magic number, 64-bit, little-endian, version 1; ET_EXEC, x86-64, version 1.
+    bytes.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0");
+    // Entry, program headers at 64, no section headers.
+    for word in [entry, 64, 0] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    // Flags; sizes and numbers of headers: 64, 56 x 3, none.
+    bytes.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    for (kind, flags, offset, address, size, align) in [
+        (PT_LOAD, R | 1, 0, LAUNCHER_BASE, PAGE_SIZE, PAGE_SIZE),
+        (PT_LOAD, R, PAGE_SIZE, TABLE_BASE, table_size, PAGE_SIZE),
+        (PT_GNU_STACK, R | 2, 0, 0, 0, 16),
+    ] {
+        bytes.extend_from_slice(&u32::to_le_bytes(kind));
+        bytes.extend_from_slice(&u32::to_le_bytes(flags));
+        for word in [offset, address, address, size, size, align] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_fits_into_its_page() {
+        assert!(0x100 + launcher_code().len() <= 0x1000, "{}", launcher_code().len());
+    }
+
+    #[test]
+    fn header_is_a_valid_executable_for_linux() {
+        let bytes = elf_header(LAUNCHER_BASE + 0x100, 0x1234);
+        assert_eq!(bytes.len(), 64 + 3 * 56);
+        assert_eq!(bytes[16..20], [2, 0, 62, 0]);
+        assert_eq!(u64::from_le_bytes(bytes[24..32].try_into().unwrap()), LAUNCHER_BASE + 0x100);
+        assert_eq!(bytes[52..58], [64, 0, 56, 0, 3, 0]);
+    }
+
+    #[test]
+    fn descriptors_follow_the_devices() {
+        let fds = Descriptors::for_devices(2);
+        assert_eq!((fds.image, fds.epoll, fds.timer, fds.landlock), (5, 6, 7, 8));
+    }
+}

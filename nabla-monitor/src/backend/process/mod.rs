@@ -1,0 +1,232 @@
+//! `spt` guests: ordinary user code in a confined process.
+
+mod arch;
+mod filter;
+mod launch;
+mod load;
+mod memfd;
+mod running;
+mod spawn;
+pub(crate) mod supervisor;
+pub(crate) mod syscall_names;
+
+use self::{
+    filter::{FilterConfig, FilterDevice},
+    launch::{CONSOLE, Descriptors, FIRST_DEVICE, LAUNCH_FILE, LaunchConfig, LaunchFile, REPORT},
+    running::ProcessGuest,
+    spawn::Stage,
+    supervisor::{Request, Slot},
+};
+use super::Prepared;
+use crate::{
+    config::{Backing, Supervision},
+    confine::namespaces,
+    error::Error,
+    host,
+    runtime::Runtime,
+};
+use nabla_core::{Attachment, Manifest};
+use rustix::{
+    fs::{StatVfsMountFlags, fstatvfs},
+    pipe::{PipeFlags, pipe_with},
+};
+use std::{
+    fs::OpenOptions,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+/// Starts a guest in a process of its own.
+pub(crate) fn start(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Result<ProcessGuest, Error> {
+    runtime.note_oom_kills();
+    let launch = Launch::new(runtime, guest, None)?;
+    let (reader, writer) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot("create a pipe", errno.into()))?;
+    let supervisor = runtime.supervisor().map_err(|source| cannot("start the supervisor", source))?;
+    let cgroup = open_cgroup(guest)?;
+    let namespaces = if guest.isolation.namespaces {
+        namespaces::clone_flags(rustix::process::geteuid().is_root())
+    } else {
+        0
+    };
+    let mut descriptors = launch.descriptors(guest, console.as_fd(), writer.as_fd());
+    descriptors.extend(cgroup.as_ref().map(AsFd::as_fd));
+
+    let slot = Arc::new(Slot::new());
+    let trace = guest.supervision != Some(Supervision::None);
+    let must_trace = guest.supervision == Some(Supervision::Full);
+    let mut request = Request::new(&slot, namespaces, cgroup.is_some(), trace, must_trace);
+    let pidfd =
+        supervisor.start(&mut request, &descriptors).map_err(|(stage, source)| stage_error(stage, source))?;
+    if let Some(error) = request.trace_refused {
+        tracing::warn!(%error, "the guest cannot be supervised: faults and denied calls will lack details");
+    }
+    drop(writer);
+    let cgroup = guest.isolation.cgroup.clone();
+    let running = ProcessGuest::new(runtime.clone(), request.pid, pidfd, supervisor, slot, cgroup);
+    launch.await_report(&reader, &running)?;
+    Ok(running)
+}
+
+/// Makes the calling process the guest.
+pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Error {
+    let result = (|| {
+        let prefix = format!("nabla: {}: ", guest.name);
+        let launch = Launch::new(runtime, guest, Some(&prefix))?;
+        let report: OwnedFd = match io::stderr().as_fd().try_clone_to_owned() {
+            Ok(report) => report,
+            Err(_) => null_device()?,
+        };
+        let cgroup = open_cgroup(guest)?;
+        if guest.isolation.namespaces {
+            namespaces::enter().map_err(|source| cannot("create namespaces", source))?;
+        }
+        let descriptors = launch.descriptors(guest, console.as_fd(), report.as_fd());
+        let (stage, source) = spawn::execute(&descriptors, cgroup.as_ref().map(AsFd::as_fd));
+        Ok(stage_error(stage, source))
+    })();
+    match result {
+        Ok(error) | Err(error) => error,
+    }
+}
+
+fn null_device() -> Result<OwnedFd, Error> {
+    let file = OpenOptions::new().write(true).open("/dev/null");
+    Ok(file.map_err(|source| cannot("open /dev/null", source))?.into())
+}
+
+fn cannot(step: impl Into<String>, source: io::Error) -> Error {
+    Error::Launch { step: step.into(), source, hint: String::new() }
+}
+
+fn stage_error(stage: Stage, source: io::Error) -> Error {
+    if stage == Stage::Trace {
+        return Error::Supervision { source };
+    }
+    let hint = match stage {
+        Stage::Execute if source.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error()) => {
+            "; is a security module in the way of executing from memory?"
+        }
+        Stage::Clone if source.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) => {
+            "; the limit on processes is reached (ulimit -u, or the cgroup's pids.max)"
+        }
+        Stage::MoveDescriptors => "; the limit on open files may be too low (ulimit -n)",
+        _ => "",
+    };
+    Error::Launch { step: stage.describe().into(), source, hint: hint.into() }
+}
+
+fn open_cgroup(guest: &Prepared) -> Result<Option<OwnedFd>, Error> {
+    let Some(path) = &guest.isolation.cgroup else { return Ok(None) };
+    let file = OpenOptions::new().write(true).open(path.join("cgroup.procs"));
+    Ok(Some(file.map_err(|source| Error::Cgroup { path: path.clone(), source })?.into()))
+}
+
+/// The launcher's file, ready to be executed.
+struct Launch {
+    file: OwnedFd,
+    steps: Vec<String>,
+}
+
+impl Launch {
+    fn new(runtime: &Runtime, guest: &Prepared, text_prefix: Option<&str>) -> Result<Self, Error> {
+        let (manifest, devices) = number_devices(guest);
+        let descriptors = Descriptors::for_devices(devices.len());
+        let filter = FilterConfig { epollfd: descriptors.epoll, timerfd: descriptors.timer, devices };
+        // On a mount with noexec, a file can be read but not mapped executable.
+        let map_image = fstatvfs(&guest.file).is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC));
+        let LaunchFile { bytes, steps } = launch::build(&LaunchConfig {
+            image: &guest.image,
+            map_image,
+            manifest: &manifest,
+            filter,
+            command_line: &guest.command_line,
+            memory: guest.memory.as_u64(),
+            exec_heap: guest.exec_heap,
+            huge_pages: guest.huge_pages,
+            dumpable: guest.dumpable,
+            name: &guest.name,
+            // A program on a command line dies when the next one in the pipeline does; a guest of a host program
+            // does not die because somebody stopped listening.
+            die_on_broken_pipe: text_prefix.is_some(),
+            landlock_abi: runtime.landlock_abi(),
+            identity: guest.isolation.identity,
+            text_prefix,
+        })
+        .map_err(|error| cannot("build the system call filter", io::Error::other(error)))?;
+        let file = memfd::executable(&bytes).map_err(|source| cannot("make the launcher's file", source))?;
+        Ok(Self { file, steps })
+    }
+
+    /// The descriptors in the order of their numbers; see [`launch`].
+    fn descriptors<'a>(
+        &'a self,
+        guest: &'a Prepared,
+        console: BorrowedFd<'a>,
+        report: BorrowedFd<'a>,
+    ) -> Vec<BorrowedFd<'a>> {
+        const { assert!(LAUNCH_FILE == 0 && CONSOLE == 1 && REPORT == 2 && FIRST_DEVICE == 3) };
+        let devices = guest.devices.iter().map(|device| match &device.backing {
+            Backing::Disk(disk) => disk.descriptor.as_fd(),
+            Backing::Tap(tap) => tap.descriptor.as_fd(),
+        });
+        [self.file.as_fd(), console, report].into_iter().chain(devices).chain([guest.file.as_fd()]).collect()
+    }
+
+    /// Waits until the guest is about to run, or the launcher says why not.
+    fn await_report(&self, reader: &OwnedFd, running: &ProcessGuest) -> Result<(), Error> {
+        let mut report = [0_u8; 17];
+        let mut length = 0;
+        while length < report.len() {
+            match rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut report[length..])) {
+                Ok(0) => break,
+                Ok(n) => length += n,
+                Err(errno) => return Err(cannot("read the launcher's report", errno.into())),
+            }
+            if length == 1 {
+                return Ok(());
+            }
+        }
+        if length != 16 {
+            let (status, _) = super::Running::collect(running)?;
+            return Err(Error::Killed { status: status.to_string(), hint: host::launch_killed_hint() });
+        }
+        let word = |at: usize| <[u8; 8]>::try_from(&report[at..at + 8]).map_or(0, i64::from_le_bytes);
+        let step = usize::try_from(word(0)).ok().and_then(|index| self.steps.get(index));
+        let step = step.map_or("launch the guest", String::as_str);
+        let result = word(8);
+        let source = match i32::try_from(-result) {
+            Ok(errno @ 1..=4095) => io::Error::from_raw_os_error(errno),
+            _ => io::Error::other(format!("the system call returned {result:#x} (has the image changed?)")),
+        };
+        let hint = host::launch_hint(&source, step);
+        Err(Error::Launch { step: step.to_owned(), source, hint })
+    }
+}
+
+/// Gives each device its descriptor's number in the guest.
+fn number_devices(guest: &Prepared) -> (Manifest, Vec<FilterDevice>) {
+    let mut manifest = guest.image.manifest().clone();
+    let mut filters = Vec::new();
+    for (device, descriptor) in guest.devices.iter().zip(FIRST_DEVICE..) {
+        let (attachment, filter) = match &device.backing {
+            Backing::Disk(disk) => {
+                let (capacity, block_size) = (disk.capacity, disk.block_size);
+                (
+                    Attachment::Block { capacity, block_size, descriptor },
+                    FilterDevice::Block { descriptor, block_size, capacity },
+                )
+            }
+            Backing::Tap(tap) => (
+                Attachment::Net { mac: tap.mac.0, mtu: tap.mtu, descriptor },
+                FilterDevice::Net { descriptor },
+            ),
+        };
+        // Kinds, sizes and places were checked when the devices were opened.
+        let attached = manifest.attach(device.index, attachment);
+        debug_assert_eq!(attached, Ok(()));
+        filters.push(filter);
+    }
+    (manifest, filters)
+}

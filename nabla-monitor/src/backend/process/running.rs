@@ -1,0 +1,254 @@
+//! A guest's process, seen from the host program.
+
+use super::supervisor::{Ending, RawUsage, Report, Slot, Supervisor, own_pid};
+use crate::{
+    backend::Running,
+    error::Error,
+    exit::{Denied, ExitStatus, Fault, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
+    guest::ResourceUsage,
+    host,
+    runtime::Runtime,
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    process::{Signal, pidfd_send_signal},
+};
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct ProcessGuest {
+    runtime: Runtime,
+    pid: i32,
+    pidfd: OwnedFd,
+    supervisor: Arc<Supervisor>,
+    slot: Arc<Slot>,
+    /// The guest's cgroup, and how many processes had been killed in it for want of memory at the start.
+    cgroup: Option<(PathBuf, Option<u64>)>,
+    /// The process that may kill it: not a fork of it.
+    owner: i32,
+    killed_by_us: AtomicBool,
+    detached: AtomicBool,
+}
+
+impl ProcessGuest {
+    pub(crate) fn new(
+        runtime: Runtime,
+        pid: i32,
+        pidfd: OwnedFd,
+        supervisor: Arc<Supervisor>,
+        slot: Arc<Slot>,
+        cgroup: Option<PathBuf>,
+    ) -> Self {
+        let cgroup = cgroup.map(|path| {
+            let kills = host::cgroup_oom_kills(&path);
+            (path, kills)
+        });
+        let (killed_by_us, detached) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { runtime, pid, pidfd, supervisor, slot, cgroup, owner: own_pid(), killed_by_us, detached }
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, signal) {
+            // It has ended, which is not for the caller to worry about.
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether the guest can still change: neither ended nor let go, and the supervisor there to tell.
+    fn is_watched(&self) -> bool {
+        self.slot.released.load(SeqCst) == 0 && self.supervisor.is_alive()
+    }
+
+    fn classify(&self, status: u32, report: Report) -> ExitStatus {
+        let signal = (status & 0x7f).cast_signed();
+        if signal == 0 {
+            let code = status.to_le_bytes()[1];
+            return if code == 255 { ExitStatus::Aborted } else { ExitStatus::Exited(code) };
+        }
+        match (signal, report) {
+            (SIGSYS, Report::Denied(call)) => ExitStatus::Denied(Denied { call: Some(call) }),
+            (SIGSYS, _) => ExitStatus::Denied(Denied { call: None }),
+            (_, Report::Fault { signal: seen, address, instruction_pointer }) if seen == signal => {
+                let instruction_pointer = Some(instruction_pointer);
+                ExitStatus::Faulted(Fault { signal, address, instruction_pointer })
+            }
+            (SIGSEGV | SIGBUS | SIGILL | SIGFPE | SIGTRAP, _) if !self.is_supervised() => {
+                ExitStatus::Faulted(Fault { signal, address: None, instruction_pointer: None })
+            }
+            (SIGKILL, _) if self.was_out_of_memory() => ExitStatus::OutOfMemory,
+            _ => ExitStatus::Killed(signal),
+        }
+    }
+
+    /// Whether a SIGKILL that nobody here sent came from the kernel for want of memory. A cgroup of its own tells
+    /// it exactly. Otherwise the host's count of such kills is looked at, which could be about another process
+    /// that was killed in the same moment as this guest by somebody's hand.
+    fn was_out_of_memory(&self) -> bool {
+        if self.killed_by_us.load(SeqCst) {
+            return false;
+        }
+        match &self.cgroup {
+            Some((path, before @ Some(_))) => host::cgroup_oom_kills(path) > *before,
+            _ => self.runtime.oom_kill_happened(),
+        }
+    }
+}
+
+impl Running for ProcessGuest {
+    fn pid(&self) -> u32 {
+        self.pid.cast_unsigned()
+    }
+
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    fn is_supervised(&self) -> bool {
+        self.slot.traced.load(SeqCst) == 1
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        self.killed_by_us.store(true, SeqCst);
+        self.signal(Signal::KILL)
+    }
+
+    fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)?;
+        while self.is_watched() {
+            if self.is_supervised() {
+                if self.slot.stopped.load(SeqCst) == 1 {
+                    break;
+                }
+                self.supervisor.wait_briefly(&self.slot.stopped, 0);
+            } else if is_stopped(self.pid)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)?;
+        // Until the supervisor has let it go on, another `pause` would take the old stop for the new one.
+        while self.slot.stopped.load(SeqCst) == 1 && self.is_watched() {
+            self.supervisor.wait_briefly(&self.slot.stopped, 1);
+        }
+        Ok(())
+    }
+
+    fn usage(&self) -> io::Result<ResourceUsage> {
+        usage_of(self.pid)
+    }
+
+    fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error> {
+        self.supervisor.wait_released(&self.slot);
+        match self.slot.ending() {
+            Some(Ending { status: Some(status), usage, report }) => {
+                Ok((self.classify(status, report), usage.into()))
+            }
+            _ => Err(Error::StatusLost),
+        }
+    }
+
+    fn detach(&self) -> io::Result<()> {
+        self.supervisor.detach(&self.slot);
+        if self.slot.released.load(SeqCst) == 0 {
+            return Err(io::Error::other("its supervisor has been killed, and the guest with it"));
+        }
+        self.detached.store(true, SeqCst);
+        Ok(())
+    }
+}
+
+impl Drop for ProcessGuest {
+    fn drop(&mut self) {
+        if self.owner != own_pid() || self.detached.load(SeqCst) {
+            return;
+        }
+        if self.slot.released.load(SeqCst) == 0 {
+            let _ = self.signal(Signal::KILL);
+        }
+        // The slot must outlive the supervisor's use of it, and the guest shall be gone when this returns.
+        self.supervisor.wait_released(&self.slot);
+        let mut set = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = rustix::io::retry_on_intr(|| poll(&mut set, None));
+    }
+}
+
+impl From<RawUsage> for ResourceUsage {
+    fn from(raw: RawUsage) -> Self {
+        let time = |[seconds, micros]: [i64; 2]| {
+            Duration::from_secs(seconds.unsigned_abs()) + Duration::from_micros(micros.unsigned_abs())
+        };
+        Self {
+            user_time: time(raw.user),
+            system_time: time(raw.system),
+            max_resident: raw.max_resident_kib.unsigned_abs() * 1024,
+            resident: 0,
+            minor_faults: raw.minor_faults.unsigned_abs(),
+            major_faults: raw.major_faults.unsigned_abs(),
+        }
+    }
+}
+
+/// The fields of `/proc/PID/stat` from the third (the state) on.
+fn stat_fields(stat: &str) -> io::Result<Vec<&str>> {
+    // The name, in parentheses, may contain anything; fields are counted from behind it.
+    let rest = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect());
+    rest.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat is malformed"))
+}
+
+fn is_stopped(pid: i32) -> io::Result<bool> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // A zombie is as still as can be.
+    Ok(stat_fields(&stat)?.first().is_some_and(|state| matches!(*state, "T" | "t" | "Z" | "X")))
+}
+
+/// What `/proc` says of a running process.
+fn usage_of(pid: i32) -> io::Result<ResourceUsage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let fields = stat_fields(&stat)?;
+    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let ticks = rustix::param::clock_ticks_per_second();
+    let time =
+        |ticks_used: u64| Duration::from_nanos(ticks_used.saturating_mul(1_000_000_000 / ticks.max(1)));
+    // The figures in `stat` lag behind by up to a few hundred KiB, which is more than a small guest has.
+    let kib = |name: &str| {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name));
+        rest.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
+    };
+    Ok(ResourceUsage {
+        user_time: time(field(14)),
+        system_time: time(field(15)),
+        max_resident: kib("VmHWM:") * 1024,
+        resident: kib("VmRSS:") * 1024,
+        minor_faults: field(10),
+        major_faults: field(12),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_of_this_process_is_plausible() {
+        let usage = usage_of(own_pid()).unwrap();
+        assert!(usage.resident > 0 && usage.max_resident >= usage.resident / 2);
+        assert!(usage.minor_faults > 0);
+        assert!(!is_stopped(own_pid()).unwrap());
+    }
+}

@@ -1,0 +1,132 @@
+//! The last steps before the launcher: in a guest's new process, or in a process that becomes the guest.
+
+use super::launch::LAUNCH_FILE;
+use crate::sys::{self, nr, syscall};
+use rustix::io::Errno;
+use std::{
+    ffi::c_void,
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+};
+
+/// A descriptor of this process and the number that it gets in the guest's.
+#[derive(Debug, Clone, Copy)]
+pub struct Move {
+    source: i32,
+    target: i32,
+}
+
+impl Move {
+    pub const fn from_raw(source: i32, target: i32) -> Self {
+        Self { source, target }
+    }
+}
+
+/// What failed before the launcher ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Clone,
+    Trace,
+    JoinCgroup,
+    MoveDescriptors,
+    Execute,
+}
+
+impl Stage {
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Clone => "create a process",
+            Self::Trace => "supervise the guest",
+            Self::JoinCgroup => "enter the cgroup",
+            Self::MoveDescriptors => "arrange the guest's descriptors",
+            Self::Execute => "execute the launcher",
+        }
+    }
+}
+
+/// What [`become_launcher`] has to do. It only uses what is here and its stack.
+#[derive(Debug)]
+pub struct Child {
+    /// Targets are 0, 1, 2 and so on without a gap.
+    pub moves: *mut Move,
+    pub move_count: i32,
+    /// `cgroup.procs`, or -1.
+    pub cgroup: i32,
+}
+
+/// Executes the launcher in this process, with `descriptors` as 0, 1, 2 and so on. Returns only when that failed,
+/// and then descriptors may be arranged for the guest already.
+pub fn execute(descriptors: &[BorrowedFd<'_>], cgroup: Option<BorrowedFd<'_>>) -> (Stage, io::Error) {
+    let mut moves: Vec<Move> =
+        (0..).zip(descriptors).map(|(target, fd)| Move::from_raw(fd.as_raw_fd(), target)).collect();
+    let child = Child {
+        moves: moves.as_mut_ptr(),
+        move_count: i32::try_from(moves.len()).unwrap_or(i32::MAX),
+        cgroup: cgroup.map_or(-1, |fd| fd.as_raw_fd()),
+    };
+    // SAFETY: `moves` is valid. Moving descriptors pulls them from under whoever owns them here, which is what
+    // the caller wants: nothing of this program goes on.
+    let (stage, errno) = unsafe { become_launcher(&child) };
+    (stage, errno.into())
+}
+
+/// Joins the cgroup, moves the descriptors and executes the launcher. Returns what failed.
+///
+/// Keeps the rules of [`super::supervisor`]: no allocation, no thread-local storage.
+///
+/// # Safety
+///
+/// `child` must be valid, and the process one whose descriptors may be rearranged.
+pub unsafe fn become_launcher(child: &Child) -> (Stage, Errno) {
+    const F_DUPFD: u64 = 0;
+    const AT_EMPTY_PATH: u64 = 0x1000;
+    let number = |fd: i32| u64::from(fd.cast_unsigned());
+    let Child { moves, move_count, cgroup } = *child;
+    // SAFETY: see above; every pointer passed is valid, and strings end with a NUL.
+    unsafe {
+        if cgroup >= 0 {
+            let result = syscall(nr::WRITE, [number(cgroup), c"0".as_ptr() as u64, 1, 0, 0, 0]);
+            if let Err(errno) = sys::check(result) {
+                return (Stage::JoinCgroup, errno);
+            }
+        }
+        // First out of the way, then into place, so that no target overwrites a source. The copies lie above
+        // every target, and the launcher closes them.
+        let mut entry = moves;
+        for _ in 0..move_count {
+            if (*entry).source < move_count {
+                let result =
+                    syscall(nr::FCNTL, [number((*entry).source), F_DUPFD, number(move_count), 0, 0, 0]);
+                match sys::check(result) {
+                    Ok(fd) => (*entry).source = i32::try_from(fd).unwrap_or(-1),
+                    Err(errno) => return (Stage::MoveDescriptors, errno),
+                }
+            }
+            entry = entry.wrapping_add(1);
+        }
+        let mut entry = moves;
+        for _ in 0..move_count {
+            let result = syscall(nr::DUP3, [number((*entry).source), number((*entry).target), 0, 0, 0, 0]);
+            if let Err(errno) = sys::check(result) {
+                return (Stage::MoveDescriptors, errno);
+            }
+            entry = entry.wrapping_add(1);
+        }
+        let empty = c"".as_ptr();
+        let arguments = [empty, ptr::null()];
+        let environment = [ptr::null::<c_void>()];
+        let result = syscall(
+            nr::EXECVEAT,
+            [
+                number(LAUNCH_FILE),
+                empty as u64,
+                arguments.as_ptr() as u64,
+                environment.as_ptr() as u64,
+                AT_EMPTY_PATH,
+                0,
+            ],
+        );
+        (Stage::Execute, Errno::from_raw_os_error(i32::try_from(-result).unwrap_or(0)))
+    }
+}

@@ -1,0 +1,299 @@
+//! The supervisor: the parent of guests, and who sees why they ended.
+//!
+//! A guest must not be a child of the host program: exec gives every process SIGCHLD as its exit signal, so the
+//! guest would appear in the host program's `wait(-1)`, and be lost where SIGCHLD is ignored. And a wait status
+//! tells that a guest was killed by SIGSYS or SIGSEGV, but not which call or address it was; ptrace does, but
+//! its events appear in `wait` of the whole tracing process.
+//!
+//! Therefore guests are started, traced and reaped by a process of its own, which shares the host program's memory
+//! as a thread does, and nothing else: it has no signal handler, no directory, and only three descriptors. It never
+//! executes anything, so its own exit signal stays 0 and nobody's `wait` sees it. One serves every guest of a
+//! `Runtime`. It ends with the host program, however that ends, and takes the guests with it.
+
+mod slot;
+mod start;
+mod task;
+
+pub use self::{
+    slot::{Ending, RawUsage, Report, Slot},
+    start::Request,
+};
+
+use super::{arch, spawn::Stage};
+use crate::sys::{self, nr, syscall};
+use rustix::{
+    io::Errno,
+    mm,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    },
+};
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    ptr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+};
+
+const PAGE: usize = 4096;
+/// Of the supervisor. Only what is touched is used.
+const STACK_SIZE: usize = 256 << 10;
+/// Of a guest's process until it executes the launcher.
+const CHILD_STACK_SIZE: usize = 64 << 10;
+
+/// What host program and supervisor share.
+#[derive(Debug)]
+struct Shared {
+    /// The host program's process.
+    host_pid: i32,
+    /// The supervisor's end of the socket, by its number, which is the same in both descriptor tables at first.
+    socket: i32,
+    /// Top of the stack for guests' processes.
+    child_stack: *mut std::ffi::c_void,
+    /// 1: the supervisor shall end.
+    quit: AtomicU32,
+}
+
+/// A running supervisor. Ends it when dropped, and the guests that it still has.
+#[derive(Debug)]
+pub struct Supervisor {
+    pid: i32,
+    /// One request at a time.
+    socket: Mutex<OwnedFd>,
+    shared: Box<Shared>,
+    _stacks: Stacks,
+}
+
+// SAFETY: the pointer in `Shared` is to memory of `Stacks`, which only the supervisor uses.
+unsafe impl Send for Supervisor {}
+// SAFETY: as above.
+unsafe impl Sync for Supervisor {}
+
+/// Memory for two stacks and a thread control block, in this order, each behind a guard page.
+#[derive(Debug)]
+struct Stacks(*mut std::ffi::c_void);
+
+impl Stacks {
+    const SIZE: usize = PAGE + STACK_SIZE + PAGE + CHILD_STACK_SIZE + PAGE;
+
+    fn new() -> io::Result<Self> {
+        let protection = mm::ProtFlags::READ | mm::ProtFlags::WRITE;
+        let flags = mm::MapFlags::PRIVATE | mm::MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), Self::SIZE, protection, flags)? };
+        let stacks = Self(base);
+        for guard in [base, stacks.top()] {
+            // SAFETY: a page of the mapping above, which nobody uses yet.
+            unsafe { mm::mprotect(guard, PAGE, mm::MprotectFlags::empty())? };
+        }
+        // The first word of a thread control block points at itself.
+        // SAFETY: `tls` is the start of the mapping's last page.
+        unsafe { stacks.tls().cast::<*mut std::ffi::c_void>().write(stacks.tls()) };
+        Ok(stacks)
+    }
+
+    fn top(&self) -> *mut std::ffi::c_void {
+        self.0.wrapping_byte_add(PAGE + STACK_SIZE)
+    }
+
+    fn child_top(&self) -> *mut std::ffi::c_void {
+        self.tls()
+    }
+
+    fn tls(&self) -> *mut std::ffi::c_void {
+        self.0.wrapping_byte_add(Self::SIZE - PAGE)
+    }
+}
+
+impl Drop for Stacks {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`; the supervisor that ran on it has been reaped.
+        unsafe {
+            let _ = mm::munmap(self.0, Self::SIZE);
+        }
+    }
+}
+
+impl Supervisor {
+    /// Starts one.
+    ///
+    /// # Errors
+    ///
+    /// When the process, its stack or its socket cannot be made.
+    pub fn new() -> io::Result<Self> {
+        const CLONE_VM: u64 = 0x100;
+        const CLONE_SETTLS: u64 = 0x8_0000;
+        let stacks = Stacks::new()?;
+        let (socket, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let mut shared = Box::new(Shared {
+            host_pid: own_pid(),
+            socket: theirs.as_raw_fd(),
+            child_stack: stacks.child_top(),
+            quit: AtomicU32::new(0),
+        });
+        let argument = (&raw mut *shared).cast();
+        let blocked = sys::BlockedSignals::new();
+        // SAFETY: `task::main` keeps the rules; stack, block and argument live until `drop` has reaped it; no
+        // signal handler can run in it, since signals are blocked and stay so.
+        let result = unsafe {
+            arch::clone_task(CLONE_VM | CLONE_SETTLS, stacks.top(), stacks.tls(), task::main, argument)
+        };
+        drop(blocked);
+        let pid = i32::try_from(sys::check(result)?).unwrap_or(-1);
+        Ok(Self { pid, socket: Mutex::new(socket), shared, _stacks: stacks })
+    }
+
+    /// Has a guest started. `descriptors` get the numbers 0, 1, 2 and so on in the guest's process; a cgroup's
+    /// `cgroup.procs`, if the request has one, comes last.
+    ///
+    /// # Errors
+    ///
+    /// The stage that failed and why; then there is no process left, and the slot is free.
+    pub fn start(
+        &self,
+        request: &mut Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<OwnedFd, (Stage, io::Error)> {
+        let lost = |error: io::Error| (Stage::Clone, error);
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = ptr::from_mut(request) as usize;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(start::MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err((Stage::MoveDescriptors, io::Error::from(Errno::MFILE)));
+        }
+        let bytes = address.to_ne_bytes();
+        let flags = SendFlags::NOSIGNAL;
+        rustix::io::retry_on_intr(|| sendmsg(&*socket, &[IoSlice::new(&bytes)], &mut control, flags))
+            .map_err(|errno| lost(errno.into()))?;
+        let mut answer = [0];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            recvmsg(&*socket, &mut [IoSliceMut::new(&mut answer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        })
+        .map_err(|errno| lost(errno.into()))?;
+        if received.bytes == 0 {
+            return Err(lost(io::Error::other("the supervisor has been killed")));
+        }
+        if let Some((stage, errno)) = request.failed {
+            return Err((stage, errno.into()));
+        }
+        control
+            .drain()
+            .find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                _ => None,
+            })
+            .ok_or_else(|| lost(io::Error::from(Errno::MFILE)))
+    }
+
+    /// Makes it look at the slots' flags.
+    fn wake(&self) {
+        // SAFETY: a signal to a process that waits for it.
+        unsafe { syscall(nr::KILL, [number(self.pid), number(task::SIG_WAKE), 0, 0, 0, 0]) };
+    }
+
+    /// Whether it still runs. Somebody may have killed it, and the guests with it.
+    pub fn is_alive(&self) -> bool {
+        !self.has_ended(true)
+    }
+
+    fn has_ended(&self, no_wait: bool) -> bool {
+        const P_PID: u64 = 1;
+        const WNOHANG: u64 = 1;
+        const WEXITED: u64 = 4;
+        const WNOWAIT: u64 = 0x0100_0000;
+        const WCLONE: u64 = 0x8000_0000;
+        let mut info = [0_i32; 32];
+        let flags = WEXITED | WCLONE | if no_wait { WNOHANG | WNOWAIT } else { 0 };
+        loop {
+            // SAFETY: `info` has the 128 bytes of a siginfo_t.
+            let result = unsafe {
+                syscall(nr::WAITID, [P_PID, number(self.pid), info.as_mut_ptr() as u64, flags, 0, 0])
+            };
+            match sys::check(result) {
+                Err(Errno::INTR) => {}
+                Err(_) => return true,
+                Ok(_) => return info[0] != 0,
+            }
+        }
+    }
+
+    /// Lets a guest go, so that it outlives this program.
+    pub fn detach(&self, slot: &Slot) {
+        slot.detach.store(1, SeqCst);
+        self.wake();
+        self.wait_released(slot);
+    }
+
+    /// Waits until the supervisor is done with `slot`, or is no more.
+    pub fn wait_released(&self, slot: &Slot) {
+        while slot.released.load(SeqCst) == 0 && self.is_alive() {
+            self.wait_briefly(&slot.released, 0);
+        }
+    }
+
+    /// Waits until `word` changes, for a tenth of a second at most: a supervisor that was killed wakes nobody.
+    pub fn wait_briefly(&self, word: &AtomicU32, value: u32) {
+        use rustix::thread::futex;
+        let timeout = futex::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let _ = futex::wait(word, futex::Flags::PRIVATE, value, Some(&timeout));
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // After a fork without exec there are two of these, and only the original's supervisor exists.
+        if own_pid() != self.shared.host_pid {
+            return;
+        }
+        self.shared.quit.store(1, SeqCst);
+        self.wake();
+        self.has_ended(false);
+    }
+}
+
+/// A non-negative number, such as a pid, a signal or a descriptor, as system calls take it.
+fn number(value: i32) -> u64 {
+    u64::from(value.cast_unsigned())
+}
+
+/// This process's id, from the kernel.
+pub fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn supervisor_without_guests_starts_and_ends() {
+        let supervisor = Supervisor::new().unwrap();
+        assert!(supervisor.is_alive());
+        let pid = supervisor.pid;
+        drop(supervisor);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn killed_supervisor_is_noticed() {
+        let supervisor = Supervisor::new().unwrap();
+        let pid = rustix::process::Pid::from_raw(supervisor.pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let slot = Slot::new();
+        supervisor.wait_released(&slot);
+        assert!(!supervisor.is_alive());
+        let mut request = Request::new(&slot, 0, false, true, false);
+        let stdin = io::stdin();
+        let error = supervisor.start(&mut request, &[std::os::fd::AsFd::as_fd(&stdin)]).unwrap_err();
+        assert_eq!(error.0, Stage::Clone);
+    }
+}

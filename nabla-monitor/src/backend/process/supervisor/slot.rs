@@ -1,0 +1,147 @@
+//! What the host program and the supervisor share about one guest.
+
+use crate::{
+    exit::{DeniedCall, SyscallEntry},
+    sys,
+};
+use std::{
+    cell::UnsafeCell,
+    ptr,
+    sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering::SeqCst},
+};
+
+/// One guest. Owned by the host program, which keeps it from the request to start the guest until
+/// [`Slot::released`] is set; the supervisor uses it in between.
+#[derive(Debug)]
+pub struct Slot {
+    /// The guest's pid. Only the supervisor touches it.
+    pub pid: AtomicI32,
+    /// 1 while the supervisor traces the guest.
+    pub traced: AtomicU32,
+    /// Futex: 1 while the guest is stopped.
+    pub stopped: AtomicU32,
+    /// Set by the host program: the supervisor shall let the guest go.
+    pub detach: AtomicU32,
+    /// Futex: 1 once the supervisor is done with this slot for good.
+    pub released: AtomicU32,
+    /// Next in the supervisor's list. Only the supervisor touches it.
+    pub next: AtomicPtr<Slot>,
+    ending: UnsafeCell<Ending>,
+}
+
+// SAFETY: `ending` is written by the supervisor only, before it sets `released`, and read by the host program only
+// after it saw `released`.
+unsafe impl Sync for Slot {}
+
+/// What the supervisor saw of a guest's end.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    /// The wait status; `None` for a guest that was let go.
+    pub status: Option<u32>,
+    pub usage: RawUsage,
+    pub report: Report,
+}
+
+/// What the supervisor saw before a guest's end.
+#[derive(Debug, Clone, Copy)]
+pub enum Report {
+    /// Nothing worth telling.
+    Nothing,
+    /// A fault: signal, address where it is about memory, instruction.
+    Fault { signal: i32, address: Option<u64>, instruction_pointer: u64 },
+    /// A denied call.
+    Denied(DeniedCall),
+}
+
+/// The kernel's `struct rusage`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RawUsage {
+    pub user: [i64; 2],
+    pub system: [i64; 2],
+    pub max_resident_kib: i64,
+    pub unused: [i64; 3],
+    pub minor_faults: i64,
+    pub major_faults: i64,
+    pub rest: [i64; 8],
+}
+
+impl Slot {
+    pub fn new() -> Self {
+        let ending = Ending { status: None, usage: RawUsage::default(), report: Report::Nothing };
+        Self {
+            pid: AtomicI32::new(0),
+            traced: AtomicU32::new(0),
+            stopped: AtomicU32::new(0),
+            detach: AtomicU32::new(0),
+            released: AtomicU32::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+            ending: UnsafeCell::new(ending),
+        }
+    }
+
+    /// Changes what is known of the guest's end.
+    ///
+    /// # Safety
+    ///
+    /// Only the supervisor may call this, and only before it sets `released`.
+    pub unsafe fn update(&self, change: impl FnOnce(&mut Ending)) {
+        // SAFETY: the caller is the only one who touches it now.
+        change(unsafe { &mut *self.ending.get() });
+    }
+
+    /// How the guest ended; `None` before the supervisor is done with the slot.
+    pub fn ending(&self) -> Option<Ending> {
+        // SAFETY: `released` is set after the last write and never cleared.
+        (self.released.load(SeqCst) == 1).then(|| unsafe { *self.ending.get() })
+    }
+
+    /// Sets a futex and wakes who waits on it.
+    pub fn set(word: &AtomicU32, value: u32) {
+        word.store(value, SeqCst);
+        sys::futex_wake(word);
+    }
+}
+
+/// What a denied call's registers and instruction bytes say.
+pub fn denied_call(registers: &super::super::arch::Registers, instruction: [u8; 2]) -> DeniedCall {
+    const X32_BIT: u32 = 1 << 30;
+    const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+    let r = registers;
+    // After a seccomp kill the kernel has put the number back into rax.
+    #[allow(clippy::cast_possible_truncation, reason = "the kernel looks at the low 32 bits too")]
+    let number = r.rax as u32;
+    let (entry, arguments) = if instruction == SYSCALL_INSTRUCTION {
+        let entry = if number & X32_BIT == 0 { SyscallEntry::X86_64 } else { SyscallEntry::X32 };
+        (entry, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
+    } else {
+        (SyscallEntry::I386, [r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp])
+    };
+    let number = if entry == SyscallEntry::X32 { number & !X32_BIT } else { number };
+    DeniedCall { entry, number, arguments, instruction_pointer: r.rip }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::arch::Registers, *};
+
+    #[test]
+    fn usage_has_the_kernels_size() {
+        assert_eq!(size_of::<RawUsage>(), 144);
+    }
+
+    #[test]
+    fn denied_call_tells_the_three_entries_apart() {
+        let registers =
+            Registers { rax: 1 << 30 | 39, rdi: 1, rbx: 2, rip: 0x10_0002, ..Registers::default() };
+        let x32 = denied_call(&registers, [0x0f, 0x05]);
+        assert_eq!((x32.entry, x32.number, x32.arguments[0]), (SyscallEntry::X32, 39, 1));
+        let i386 = denied_call(&Registers { rax: 20, ..registers }, [0xcd, 0x80]);
+        assert_eq!((i386.entry, i386.number, i386.arguments[0]), (SyscallEntry::I386, 20, 2));
+        let native = denied_call(&Registers { rax: 32, ..registers }, [0x0f, 0x05]);
+        assert_eq!(
+            (native.entry, native.number, native.instruction_pointer),
+            (SyscallEntry::X86_64, 32, 0x10_0002)
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! Starting a guest: the supervisor's side. Runs in the supervisor; see [`super::task`] for the rules.
+
+use super::{
+    super::{
+        arch::{self, LAUNCH_FAILED},
+        spawn::{Child, Move, Stage, become_launcher},
+    },
+    Shared, number,
+    slot::Slot,
+    task::{PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, ptrace},
+};
+use crate::sys::{self, check, nr, syscall};
+use rustix::io::Errno;
+use std::{
+    ffi::c_void,
+    ptr,
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+};
+
+/// Most descriptors of a guest's process while it is launched: 63 devices, and those of the launcher.
+pub const MAX_DESCRIPTORS: usize = 72;
+
+/// What the host program asks for, and the answer. Lives on its side until the answer is there.
+#[derive(Debug)]
+pub struct Request {
+    slot: *const Slot,
+    /// Flags of clone for namespaces.
+    namespaces: u64,
+    /// The last descriptor is a cgroup's `cgroup.procs`.
+    joins_cgroup: bool,
+    /// Whether the guest shall be traced.
+    trace: bool,
+    /// Whether a guest that cannot be traced shall not run at all.
+    must_trace: bool,
+    /// Why it is not traced, though it should be.
+    pub trace_refused: Option<Errno>,
+    /// What failed, if anything did.
+    pub failed: Option<(Stage, Errno)>,
+    /// The guest's pid.
+    pub pid: i32,
+}
+
+impl Request {
+    /// A request to start a guest into `slot`, which must be kept until it is released.
+    pub fn new(slot: &Slot, namespaces: u64, joins_cgroup: bool, trace: bool, must_trace: bool) -> Self {
+        Self { slot, namespaces, joins_cgroup, trace, must_trace, trace_refused: None, failed: None, pid: 0 }
+    }
+}
+
+/// Receives a request and carries it out. Returns the slot of the guest that runs now, or null. `None` when the
+/// host program has closed its end.
+pub fn serve(shared: &Shared) -> Option<*mut Slot> {
+    let mut descriptors = [-1; MAX_DESCRIPTORS + 1];
+    let (request, count) = receive(shared.socket, &mut descriptors)?;
+    // SAFETY: the address came from the host program over a socket that nobody else has, and the host program keeps
+    // the request until it has the answer.
+    let request = unsafe { &mut *request };
+    let mut pidfd = -1;
+    start(shared, request, &descriptors[..count], &mut pidfd);
+    let slot = if request.failed.is_none() { request.slot.cast_mut() } else { ptr::null_mut() };
+    for &descriptor in &descriptors[..count] {
+        close(descriptor);
+    }
+    // The host program may forget the request as soon as it has this.
+    answer(shared.socket, pidfd);
+    if pidfd >= 0 {
+        close(pidfd);
+    }
+    Some(slot)
+}
+
+/// What the child needs, besides what `become_launcher` does.
+struct Birth {
+    child: Child,
+    /// Futex: 1 when the child may go on.
+    go: AtomicU32,
+    /// Cleared and woken by the kernel when the child no longer uses this memory.
+    alive: AtomicU32,
+    failed: Option<(Stage, Errno)>,
+}
+
+fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mut i32) {
+    const CLONE_VM: u64 = 0x100;
+    const CLONE_PIDFD: u64 = 0x1000;
+    const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+    const SIGCHLD: u64 = 17;
+    let (cgroup, sources) = match descriptors.split_last() {
+        Some((&cgroup, sources)) if request.joins_cgroup => (cgroup, sources),
+        _ => (-1, descriptors),
+    };
+    let mut moves = [Move::from_raw(-1, -1); MAX_DESCRIPTORS];
+    let mut target = 0;
+    for (entry, &source) in moves.iter_mut().zip(sources) {
+        *entry = Move::from_raw(source, target);
+        target += 1;
+    }
+    let child = Child { moves: moves.as_mut_ptr(), move_count: target, cgroup };
+    let mut birth = Birth { child, go: AtomicU32::new(0), alive: AtomicU32::new(1), failed: None };
+    let argument = (&raw mut birth).cast();
+    let flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD | request.namespaces;
+    // SAFETY: `be_born` keeps the rules; the stack is not in use, since there is one birth at a time and this
+    // function only returns when the child is done with it and with `birth`.
+    let result = unsafe {
+        arch::clone_child(flags, shared.child_stack, pidfd, birth.alive.as_ptr(), be_born, argument)
+    };
+    let pid = match check(result) {
+        Ok(pid) => i32::try_from(pid).unwrap_or(-1),
+        Err(errno) => {
+            request.failed = Some((Stage::Clone, errno));
+            return;
+        }
+    };
+    request.pid = pid;
+    // SAFETY: the host program keeps the slot until it is released.
+    let slot = unsafe { &*request.slot };
+    slot.pid.store(pid, SeqCst);
+    if request.trace {
+        // SAFETY: options are a number.
+        let result = unsafe { ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL) };
+        match check(result) {
+            Ok(_) => slot.traced.store(1, SeqCst),
+            Err(errno) => {
+                request.trace_refused = Some(errno);
+                if request.must_trace {
+                    request.failed = Some((Stage::Trace, errno));
+                    kill(pid);
+                }
+            }
+        }
+    }
+    Slot::set(&birth.go, 1);
+    while birth.alive.load(SeqCst) != 0 {
+        // The kernel wakes by the address in all memory, so this is not a private futex.
+        sys::futex_wait_shared(&birth.alive, 1);
+    }
+    // SAFETY: the child wrote it, if at all, before it ended.
+    if let Some(failed) = unsafe { ptr::read_volatile(&raw const birth.failed) } {
+        request.failed = request.failed.or(Some(failed));
+    }
+    if request.failed.is_some() {
+        // It has ended, or been killed. It is traced perhaps, and may stop on its way.
+        bury(pid);
+        close(*pidfd);
+        *pidfd = -1;
+    }
+}
+
+unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
+    let birth = argument.cast::<Birth>();
+    // SAFETY: the supervisor keeps it until this process is gone or another program.
+    unsafe {
+        while (*birth).go.load(SeqCst) == 0 {
+            sys::futex_wait(&(*birth).go, 0);
+        }
+        let failed = become_launcher(&(*birth).child);
+        ptr::write_volatile(&raw mut (*birth).failed, Some(failed));
+    }
+    loop {
+        // SAFETY: ends this process.
+        unsafe { syscall(nr::EXIT, [u64::from(LAUNCH_FAILED), 0, 0, 0, 0, 0]) };
+    }
+}
+
+fn kill(pid: i32) {
+    const SIGKILL: u64 = 9;
+    // SAFETY: a child of this process that has not been reaped.
+    unsafe { syscall(nr::KILL, [number(pid), SIGKILL, 0, 0, 0, 0]) };
+}
+
+/// Kills and reaps a guest that did not come to life.
+fn bury(pid: i32) {
+    const WALL: u64 = 0x4000_0000;
+    kill(pid);
+    loop {
+        let mut status = 0_u32;
+        // SAFETY: the status is written to.
+        let result = unsafe { syscall(nr::WAIT4, [number(pid), (&raw mut status) as u64, WALL, 0, 0, 0]) };
+        if result < 0 || status & 0xff != 0x7f {
+            return;
+        }
+        // Stopped on its way out.
+        // SAFETY: no data.
+        unsafe { ptrace(super::task::PTRACE_CONT, pid, 0, 0) };
+    }
+}
+
+fn close(descriptor: i32) {
+    // SAFETY: a descriptor of this process's own table.
+    unsafe { syscall(nr::CLOSE, [number(descriptor), 0, 0, 0, 0, 0]) };
+}
+
+/// `struct msghdr` of the kernel.
+#[repr(C)]
+struct MessageHeader {
+    name: u64,
+    name_length: u64,
+    vectors: u64,
+    vector_count: u64,
+    control: u64,
+    control_length: u64,
+    flags: u64,
+}
+
+/// Room for one control message with descriptors: `struct cmsghdr`, then the descriptors.
+#[repr(C)]
+struct Control {
+    length: u64,
+    level: i32,
+    kind: i32,
+    descriptors: [i32; MAX_DESCRIPTORS + 2],
+}
+
+const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
+const CONTROL_HEADER: u64 = 16;
+
+impl Control {
+    const fn new(length: u64) -> Self {
+        Self { length, level: SOL_SOCKET, kind: SCM_RIGHTS, descriptors: [-1; MAX_DESCRIPTORS + 2] }
+    }
+}
+
+/// One request's address and its descriptors. `None` at the end of the socket.
+fn receive(socket: i32, descriptors: &mut [i32; MAX_DESCRIPTORS + 1]) -> Option<(*mut Request, usize)> {
+    const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
+    let mut address = 0_u64;
+    let vector = [(&raw mut address) as u64, 8];
+    let mut control = Control::new(0);
+    let mut header = MessageHeader {
+        name: 0,
+        name_length: 0,
+        vectors: sys::address_of(&vector),
+        vector_count: 1,
+        control: (&raw mut control) as u64,
+        control_length: CONTROL_HEADER + 4 * (MAX_DESCRIPTORS as u64 + 1),
+        flags: 0,
+    };
+    // SAFETY: the header's pointers are to locals of the sizes it says.
+    let result = unsafe {
+        syscall(nr::RECVMSG, [number(socket), (&raw mut header) as u64, MSG_CMSG_CLOEXEC, 0, 0, 0])
+    };
+    if result != 8 {
+        return None;
+    }
+    let bytes = if header.control_length == 0 { 0 } else { control.length.saturating_sub(CONTROL_HEADER) };
+    let count = usize::try_from(bytes / 4).unwrap_or(0).min(descriptors.len());
+    for (to, from) in descriptors.iter_mut().zip(control.descriptors).take(count) {
+        *to = from;
+    }
+    Some((ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0)), count))
+}
+
+/// Sends one byte, and the guest's pidfd where there is one.
+fn answer(socket: i32, pidfd: i32) {
+    const MSG_NOSIGNAL: u64 = 0x4000;
+    let byte = 0_u8;
+    let vector = [sys::address_of(&byte), 1];
+    let mut control = Control::new(CONTROL_HEADER + 4);
+    control.descriptors[0] = pidfd;
+    let header = MessageHeader {
+        name: 0,
+        name_length: 0,
+        vectors: sys::address_of(&vector),
+        vector_count: 1,
+        control: sys::address_of(&control),
+        control_length: if pidfd >= 0 { CONTROL_HEADER + 8 } else { 0 },
+        flags: 0,
+    };
+    // SAFETY: as above. A host program that no longer listens is noticed elsewhere.
+    unsafe { syscall(nr::SENDMSG, [number(socket), sys::address_of(&header), MSG_NOSIGNAL, 0, 0, 0]) };
+}

@@ -1,0 +1,341 @@
+//! The supervisor's own code.
+//!
+//! It runs as a process that shares the host program's memory and nothing else with it. It must not allocate,
+//! lock, panic or touch thread-local storage: only atomics, its own stack and raw system calls. (It has a dummy
+//! thread control block, so that a stray access would hurt nobody.)
+
+use super::{
+    super::arch::Registers,
+    Shared, number,
+    slot::{RawUsage, Report, Slot, denied_call},
+    start,
+};
+use crate::{
+    exit::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
+    sys::{self, nr, syscall},
+};
+use std::{ffi::c_void, ptr, sync::atomic::Ordering::SeqCst};
+
+const SIGCHLD: i32 = 17;
+const SIGSTOP: i32 = 19;
+const SIGTTOU: i32 = 22;
+/// A flag was set.
+pub const SIG_WAKE: i32 = 10;
+/// A thread of the host program ended; perhaps all of it did.
+const SIG_PARENT: i32 = 12;
+
+const PTRACE_PEEKTEXT: u64 = 1;
+pub const PTRACE_CONT: u64 = 7;
+const PTRACE_GETREGS: u64 = 12;
+const PTRACE_DETACH: u64 = 17;
+const PTRACE_GETEVENTMSG: u64 = 0x4201;
+const PTRACE_GETSIGINFO: u64 = 0x4202;
+pub const PTRACE_SEIZE: u64 = 0x4206;
+const PTRACE_INTERRUPT: u64 = 0x4207;
+const PTRACE_LISTEN: u64 = 0x4208;
+pub const PTRACE_O_TRACEEXIT: u64 = 0x40;
+pub const PTRACE_O_EXITKILL: u64 = 0x10_0000;
+const PTRACE_EVENT_EXIT: u32 = 6;
+const PTRACE_EVENT_STOP: u32 = 128;
+
+/// The supervisor. `argument` is a [`Shared`] that outlives it.
+pub unsafe extern "C" fn main(argument: *mut c_void) -> ! {
+    // SAFETY: the host program keeps it until this process has been reaped.
+    let shared = unsafe { &*argument.cast::<Shared>() };
+    let mut guests = Guests { first: ptr::null_mut() };
+    if let Some(signals) = set_up(shared) {
+        while shared.quit.load(SeqCst) == 0 && parent_is(shared.host_pid) {
+            match wait_for_work(shared.socket, signals) {
+                Work::Request => match start::serve(shared) {
+                    Some(slot) => guests.add(slot),
+                    None => break,
+                },
+                Work::Signal => {}
+                Work::End => break,
+            }
+            guests.detach_marked();
+            guests.handle_events();
+        }
+    }
+    // The traced ones would die anyway (PTRACE_O_EXITKILL).
+    guests.kill_all();
+    exit();
+}
+
+fn exit() -> ! {
+    loop {
+        // SAFETY: ends this process, which owns nothing.
+        unsafe { syscall(nr::EXIT, [0; 6]) };
+    }
+}
+
+/// Gives up what is the host program's. Returns a descriptor that is readable when there is a signal.
+fn set_up(shared: &Shared) -> Option<i32> {
+    const PR_SET_PDEATHSIG: u64 = 1;
+    const PR_SET_NAME: u64 = 15;
+    const SFD_NONBLOCK_CLOEXEC: u64 = 0x8_0800;
+    let default_action = [0_u64; 4];
+    let bit = |signal: i32| 1_u64 << (signal - 1);
+    let set = bit(SIGCHLD) | bit(SIG_WAKE) | bit(SIG_PARENT);
+    let socket = number(shared.socket);
+    // SAFETY: all of this concerns only this process, whose signals are blocked: descriptors and directory are
+    // copies, the name is per process, and a host program that ignores SIGCHLD must not make this one miss it.
+    let signals = unsafe {
+        if socket > 0 {
+            syscall(nr::CLOSE_RANGE, [0, socket - 1, 0, 0, 0, 0]);
+        }
+        syscall(nr::CLOSE_RANGE, [socket + 1, u64::from(u32::MAX), 0, 0, 0, 0]);
+        syscall(nr::CHDIR, [c"/".as_ptr() as u64, 0, 0, 0, 0, 0]);
+        syscall(nr::PRCTL, [PR_SET_NAME, c"nabla-superviso".as_ptr() as u64, 0, 0, 0, 0]);
+        syscall(nr::RT_SIGACTION, [number(SIGCHLD), sys::address_of(&default_action), 0, 8, 0, 0]);
+        syscall(nr::PRCTL, [PR_SET_PDEATHSIG, number(SIG_PARENT), 0, 0, 0, 0]);
+        syscall(nr::SIGNALFD4, [u64::MAX, sys::address_of(&set), 8, SFD_NONBLOCK_CLOEXEC, 0, 0])
+    };
+    i32::try_from(signals).ok().filter(|&fd| fd >= 0)
+}
+
+fn parent_is(pid: i32) -> bool {
+    // SAFETY: only returns a number.
+    unsafe { syscall(nr::GETPPID, [0; 6]) == i64::from(pid) }
+}
+
+enum Work {
+    Request,
+    Signal,
+    /// The host program's end of the socket is closed: it has ended, or become another program.
+    End,
+}
+
+fn wait_for_work(socket: i32, signals: i32) -> Work {
+    const POLLIN: i16 = 1;
+    const POLLHUP: i16 = 16;
+    /// `struct pollfd`.
+    #[repr(C)]
+    struct PollFd {
+        fd: i32,
+        events: i16,
+        returned: i16,
+    }
+    let mut set = [socket, signals].map(|fd| PollFd { fd, events: POLLIN, returned: 0 });
+    // SAFETY: two structures, as said; no timeout, no signal mask.
+    unsafe { syscall(nr::PPOLL, [set.as_mut_ptr() as u64, 2, 0, 0, 0, 0]) };
+    let [from_host, of_signals] = set.map(|entry| entry.returned);
+    if of_signals & POLLIN != 0 {
+        // Which signals does not matter, since everything is looked at.
+        let mut buffer = [0_u8; 128 * 8];
+        // SAFETY: reads at most the buffer's size.
+        while unsafe { syscall(nr::READ, [number(signals), buffer.as_mut_ptr() as u64, 1024, 0, 0, 0]) }
+            == 1024
+        {}
+    }
+    if from_host & POLLIN != 0 {
+        Work::Request
+    } else if from_host & POLLHUP != 0 {
+        Work::End
+    } else {
+        Work::Signal
+    }
+}
+
+/// One ptrace request; the result as of [`syscall`].
+///
+/// # Safety
+///
+/// `data` must suit the request.
+pub unsafe fn ptrace(request: u64, pid: i32, address: u64, data: u64) -> i64 {
+    // SAFETY: concerns only a guest; the rest is the caller's promise.
+    unsafe { syscall(nr::PTRACE, [request, number(pid), address, data, 0, 0]) }
+}
+
+/// The guests: a list through their slots, which needs no memory of its own.
+struct Guests {
+    first: *mut Slot,
+}
+
+impl Guests {
+    fn add(&mut self, slot: *mut Slot) {
+        // SAFETY: a slot is kept by the host program until it is released.
+        if let Some(guest) = unsafe { slot.as_ref() } {
+            guest.next.store(self.first, SeqCst);
+            self.first = slot;
+        }
+    }
+
+    /// Lets those go that shall be let go. A traced guest has to be stopped for that; the stop comes as an event.
+    fn detach_marked(&mut self) {
+        let mut slot = self.first;
+        // SAFETY: slots in the list are kept until they are released.
+        while let Some(guest) = unsafe { slot.as_ref() } {
+            slot = guest.next.load(SeqCst);
+            if guest.detach.load(SeqCst) == 1 {
+                guest.detach.store(2, SeqCst);
+                let pid = guest.pid.load(SeqCst);
+                if guest.traced.load(SeqCst) == 1 {
+                    // SAFETY: no data.
+                    unsafe { ptrace(PTRACE_INTERRUPT, pid, 0, 0) };
+                } else {
+                    self.release(pid);
+                }
+            }
+        }
+    }
+
+    fn find(&self, pid: i32) -> Option<&Slot> {
+        let mut slot = self.first;
+        // SAFETY: as above.
+        while let Some(guest) = unsafe { slot.as_ref() } {
+            if guest.pid.load(SeqCst) == pid {
+                return Some(guest);
+            }
+            slot = guest.next.load(SeqCst);
+        }
+        None
+    }
+
+    fn release(&mut self, pid: i32) {
+        let mut link: *mut *mut Slot = &raw mut self.first;
+        loop {
+            // SAFETY: `link` is the list's head or a link inside a slot that is still in the list.
+            let slot = unsafe { *link };
+            // SAFETY: as above.
+            let Some(guest) = (unsafe { slot.as_ref() }) else { return };
+            if guest.pid.load(SeqCst) == pid {
+                // SAFETY: as above.
+                unsafe { *link = guest.next.load(SeqCst) };
+                // From here on the slot may be freed at any time.
+                Slot::set(&guest.released, 1);
+                return;
+            }
+            link = guest.next.as_ptr();
+        }
+    }
+
+    fn kill_all(&self) {
+        let mut slot = self.first;
+        // SAFETY: as above. The host program may be gone, but its memory stays as long as this process uses it.
+        while let Some(guest) = unsafe { slot.as_ref() } {
+            // SAFETY: a child of this process that has not been reaped.
+            unsafe { syscall(nr::KILL, [number(guest.pid.load(SeqCst)), number(SIGKILL), 0, 0, 0, 0]) };
+            slot = guest.next.load(SeqCst);
+        }
+    }
+
+    fn handle_events(&mut self) {
+        const WNOHANG: u64 = 1;
+        const WALL: u64 = 0x4000_0000;
+        loop {
+            let (mut status, mut usage) = (0_u32, RawUsage::default());
+            let args = [u64::MAX, (&raw mut status) as u64, WNOHANG | WALL, (&raw mut usage) as u64, 0, 0];
+            // SAFETY: the kernel writes the status and the usage. Every child of this process is a guest.
+            let pid = unsafe { syscall(nr::WAIT4, args) };
+            let Ok(pid @ 1..) = i32::try_from(pid) else { return };
+            if status & 0xff == 0x7f {
+                self.handle_stop(pid, status);
+            } else {
+                if let Some(guest) = self.find(pid) {
+                    // SAFETY: this is the supervisor, and the guest is not released.
+                    unsafe {
+                        guest.update(|ending| {
+                            ending.status = Some(status);
+                            ending.usage = usage;
+                        });
+                    }
+                }
+                self.release(pid);
+            }
+        }
+    }
+
+    fn handle_stop(&mut self, pid: i32, status: u32) {
+        let signal = (status >> 8 & 0xff).cast_signed();
+        let resume = |signal: i32| {
+            // SAFETY: data is a signal's number.
+            unsafe { ptrace(PTRACE_CONT, pid, 0, number(signal)) };
+        };
+        let Some(guest) = self.find(pid) else { return resume(0) };
+        match status >> 16 {
+            PTRACE_EVENT_EXIT => {
+                note_denied_call(guest, pid);
+                resume(0);
+            }
+            PTRACE_EVENT_STOP if guest.detach.load(SeqCst) == 2 => {
+                // A stopped guest stays stopped: the kernel keeps the group stop on its own.
+                // SAFETY: no signal is injected.
+                unsafe { ptrace(PTRACE_DETACH, pid, 0, 0) };
+                self.release(pid);
+            }
+            PTRACE_EVENT_STOP if (SIGSTOP..=SIGTTOU).contains(&signal) => {
+                // SAFETY: no data.
+                unsafe { ptrace(PTRACE_LISTEN, pid, 0, 0) };
+                Slot::set(&guest.stopped, 1);
+            }
+            PTRACE_EVENT_STOP => {
+                Slot::set(&guest.stopped, 0);
+                resume(0);
+            }
+            _ => {
+                note_fault(guest, pid, signal);
+                resume(signal);
+            }
+        }
+    }
+}
+
+/// The first fields of a `siginfo_t`, at the size of the whole.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SignalInfo {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    padding: i32,
+    address: u64,
+    rest: [u64; 13],
+}
+
+fn set_report(guest: &Slot, report: Report) {
+    // SAFETY: this is the supervisor, and the guest is not released.
+    unsafe { guest.update(|ending| ending.report = report) };
+}
+
+/// At a signal's delivery: keeps what a fault's signal tells.
+fn note_fault(guest: &Slot, pid: i32, signal: i32) {
+    if !matches!(signal, SIGSEGV | SIGBUS | SIGILL | SIGFPE | SIGTRAP) {
+        return;
+    }
+    let mut info = SignalInfo { signal: 0, errno: 0, code: 0, padding: 0, address: 0, rest: [0; 13] };
+    let mut registers = Registers::default();
+    // SAFETY: both are as large as the kernel's structures.
+    let known = unsafe {
+        ptrace(PTRACE_GETSIGINFO, pid, 0, (&raw mut info) as u64) == 0
+            && ptrace(PTRACE_GETREGS, pid, 0, (&raw mut registers) as u64) == 0
+    };
+    // A code of 0 or less means that somebody sent the signal.
+    if known && info.code > 0 {
+        const SI_KERNEL: i32 = 0x80; // For example a non-canonical address: the processor does not tell it.
+        let memory = matches!(signal, SIGSEGV | SIGBUS) && info.code != SI_KERNEL;
+        let address = if memory { Some(info.address) } else { None };
+        set_report(guest, Report::Fault { signal, address, instruction_pointer: registers.rip });
+    }
+}
+
+/// At a guest's exit: when SIGSYS killed it, keeps the call.
+fn note_denied_call(guest: &Slot, pid: i32) {
+    let (mut status, mut word) = (0_u64, 0_u64);
+    let mut registers = Registers::default();
+    // SAFETY: the kernel writes one word, the registers, one word.
+    unsafe {
+        if ptrace(PTRACE_GETEVENTMSG, pid, 0, (&raw mut status) as u64) != 0
+            || status & 0x7f != number(SIGSYS)
+            || ptrace(PTRACE_GETREGS, pid, 0, (&raw mut registers) as u64) != 0
+        {
+            return;
+        }
+        // Where the instruction cannot be read (a page that can only be executed), it counts as `syscall`.
+        if ptrace(PTRACE_PEEKTEXT, pid, registers.rip.wrapping_sub(2), (&raw mut word) as u64) != 0 {
+            word = 0x050f;
+        }
+    }
+    let bytes = word.to_le_bytes();
+    set_report(guest, Report::Denied(denied_call(&registers, [bytes[0], bytes[1]])));
+}

@@ -1,0 +1,403 @@
+//! What a guest is started with.
+
+use crate::{
+    backend::{self, Prepared},
+    confine::Identity,
+    device::{Console, Disk, OpenDisk, OpenTap, Tap},
+    error::Error,
+    guest::Guest,
+    runtime::Runtime,
+};
+use nabla_core::{
+    Abi, ByteSize, CommandLine, Device, DeviceKind, Image, Manifest, ReadAt, SourceError, layout,
+};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
+
+/// How closely a guest is watched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Supervision {
+    /// Not closely: only the wait status is known, which tells a fault's signal but not its address, and that a
+    /// call was denied but not which.
+    None,
+    /// By ptrace, which tells all of it. Costs some 50 us from start to exit, and nothing in between.
+    #[default]
+    Full,
+}
+
+/// More walls around a guest's process. All off by default: the system call filter already denies every call that
+/// could get through them, and they cost milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Isolation {
+    /// Mount, network, IPC, UTS and cgroup namespaces of its own; without root also a user namespace.
+    pub namespaces: bool,
+    /// Another user and group. Takes root.
+    pub identity: Option<Identity>,
+    /// The directory of a cgroup (v1 or v2) that exists, for the guest alone.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// A guest that is being configured. [`Runtime::guest`] makes one; [`Self::start`] starts it.
+#[derive(Debug)]
+#[must_use = "a guest does not run before start()"]
+pub struct GuestBuilder {
+    runtime: Runtime,
+    image: PathBuf,
+    abi: Option<Abi>,
+    memory: ByteSize,
+    disks: Vec<(Option<String>, Disk)>,
+    taps: Vec<(Option<String>, Tap)>,
+    args: Vec<Vec<u8>>,
+    console: Console,
+    name: Option<String>,
+    supervision: Option<Supervision>,
+    exec_heap: bool,
+    huge_pages: bool,
+    dumpable: bool,
+    isolation: Isolation,
+}
+
+impl GuestBuilder {
+    pub(crate) fn new(runtime: Runtime, image: PathBuf) -> Self {
+        Self {
+            runtime,
+            image,
+            abi: None,
+            memory: DEFAULT_MEMORY,
+            disks: Vec::new(),
+            taps: Vec::new(),
+            args: Vec::new(),
+            console: Console::inherit(),
+            name: None,
+            supervision: None,
+            exec_heap: false,
+            huge_pages: false,
+            dumpable: false,
+            isolation: Isolation::default(),
+        }
+    }
+
+    /// Memory of the guest: a multiple of 4 KiB. 512 MiB unless set. Only what the guest touches is used.
+    pub fn memory(mut self, size: ByteSize) -> Self {
+        self.memory = size;
+        self
+    }
+
+    /// Attaches the guest's only block device.
+    pub fn disk(self, disk: impl Into<Disk>) -> Self {
+        self.add_disk(None, disk.into())
+    }
+
+    /// Attaches the block device that the guest calls `name`.
+    pub fn block(self, name: impl Into<String>, disk: impl Into<Disk>) -> Self {
+        self.add_disk(Some(name.into()), disk.into())
+    }
+
+    fn add_disk(mut self, name: Option<String>, disk: Disk) -> Self {
+        self.disks.push((name, disk));
+        self
+    }
+
+    /// Attaches the guest's only network device.
+    pub fn net(self, tap: impl Into<Tap>) -> Self {
+        self.add_tap(None, tap.into())
+    }
+
+    /// Attaches the network device that the guest calls `name`.
+    pub fn net_device(self, name: impl Into<String>, tap: impl Into<Tap>) -> Self {
+        self.add_tap(Some(name.into()), tap.into())
+    }
+
+    fn add_tap(mut self, name: Option<String>, tap: Tap) -> Self {
+        self.taps.push((name, tap));
+        self
+    }
+
+    /// Adds an argument. The guest gets all of them joined by spaces, at most 8191 bytes.
+    pub fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
+        self.args.push(arg.as_ref().to_vec());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<I>(mut self, args: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_vec()));
+        self
+    }
+
+    /// Where the guest's output goes. [`Console::inherit`] unless set.
+    pub fn console(mut self, console: Console) -> Self {
+        self.console = console;
+        self
+    }
+
+    /// The name of the guest's process in `ps`; at most 15 bytes are shown. The image's file name unless set.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Says which ABI an image without an ABI note has.
+    pub fn abi(mut self, abi: Abi) -> Self {
+        self.abi = Some(abi);
+        self
+    }
+
+    /// How closely the guest is watched. [`Supervision::Full`] unless set; where that is impossible and was not
+    /// asked for, the guest starts without, and a warning is logged.
+    pub fn supervision(mut self, supervision: Supervision) -> Self {
+        self.supervision = Some(supervision);
+        self
+    }
+
+    /// Makes heap and stack executable, for guests that compile code at run time, and accepts images with
+    /// segments that are writable and executable. Dangerous.
+    pub fn exec_heap(mut self, allow: bool) -> Self {
+        self.exec_heap = allow;
+        self
+    }
+
+    /// Backs guest memory with huge pages where the kernel can: first touches get cheaper, the least memory used
+    /// grows to 2 MiB for each place touched.
+    pub fn huge_pages(mut self, on: bool) -> Self {
+        self.huge_pages = on;
+        self
+    }
+
+    /// Leaves the guest's process open to debuggers and core dumps of its own user.
+    pub fn dumpable(mut self, on: bool) -> Self {
+        self.dumpable = on;
+        self
+    }
+
+    /// More walls.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// Starts the guest.
+    ///
+    /// When this returns, the guest's process is set up and confined, and about to run the guest's first
+    /// instruction.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with image, devices, settings or host, as one clear sentence. Nothing is left behind.
+    pub fn start(self) -> Result<Guest, Error> {
+        let runtime = self.runtime.clone();
+        let prepared = self.prepare()?;
+        let console = prepared.console.open().map_err(|source| Error::Console { source })?;
+        let drained = console
+            .writer
+            .map(|(reader, writer)| runtime.feed(reader, writer))
+            .transpose()
+            .map_err(|source| Error::Console { source })?;
+        let running = backend::start(&runtime, &prepared.guest, &console.descriptor)?;
+        Ok(Guest::new(running, console.reader, drained))
+    }
+
+    /// Replaces the calling process with the guest: the same process id, the same standard output, and nothing
+    /// of the calling program left. For command lines; supervision and a console with a reader make no sense then
+    /// and are ignored.
+    ///
+    /// Returns only when that failed. Descriptors of the calling process may have been changed then, so all that
+    /// it should do is to print the error and exit. What fails later, in the launcher, is printed to standard
+    /// error by the launcher, which exits with status 125.
+    #[must_use = "this only returns when it failed"]
+    pub fn exec(self) -> Error {
+        let runtime = self.runtime.clone();
+        let result = self.prepare().and_then(|prepared| {
+            let console = prepared.console.open().map_err(|source| Error::Console { source })?;
+            Ok(backend::exec(&runtime, &prepared.guest, &console.descriptor))
+        });
+        match result {
+            Ok(error) | Err(error) => error,
+        }
+    }
+
+    /// Opens and checks everything.
+    fn prepare(self) -> Result<PreparedWithConsole, Error> {
+        let path = self.image;
+        let file = open_image(&path)?;
+        let image = match self.abi {
+            None => Image::parse(&FileSource(&file)),
+            Some(abi) => Image::parse_as(&FileSource(&file), abi),
+        }
+        .map_err(|source| Error::Image { path: path.clone(), source })?;
+        backend::check_abi(image.abi(), &path)?;
+        if !self.exec_heap
+            && let Some(segment) =
+                image.segments().iter().find(|s| s.permissions.is_writable_and_executable())
+        {
+            return Err(Error::WritableExecutable { path, index: segment.index });
+        }
+        layout::check_memory(&image, self.memory)
+            .map_err(|source| Error::Memory { path: path.clone(), source })?;
+        let command_line = CommandLine::from_args(&self.args)?;
+        let devices = attach(image.manifest(), self.disks, self.taps)?;
+        let name = self.name.unwrap_or_else(|| process_name(&path));
+        Ok(PreparedWithConsole {
+            console: self.console,
+            guest: Prepared {
+                file,
+                image,
+                command_line,
+                memory: self.memory,
+                devices,
+                name,
+                supervision: self.supervision,
+                exec_heap: self.exec_heap,
+                huge_pages: self.huge_pages,
+                dumpable: self.dumpable,
+                isolation: self.isolation,
+            },
+        })
+    }
+}
+
+struct PreparedWithConsole {
+    console: Console,
+    guest: Prepared,
+}
+
+impl<T: Into<PathBuf>> From<T> for Disk {
+    fn from(path: T) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<&str> for Tap {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for Tap {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+fn process_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| "nabla-guest".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn open_image(path: &Path) -> Result<File, Error> {
+    use rustix::fs::{Mode, OFlags};
+    let fail = |source: io::Error| Error::OpenImage { path: path.to_owned(), source };
+    // Without NONBLOCK, a fifo would block until somebody opens its other end.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?);
+    match file.metadata().map(|metadata: fs::Metadata| metadata.is_file()) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Error::ImageNotAFile { path: path.to_owned() }),
+        Err(source) => Err(fail(source)),
+    }
+}
+
+/// An image's file.
+pub(crate) struct FileSource<'a>(pub &'a File);
+
+impl ReadAt for FileSource<'_> {
+    fn size(&self) -> u64 {
+        self.0.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        self.0.read_exact_at(buffer, offset).map_err(|error| SourceError {
+            offset,
+            length: buffer.len(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// An opened device and where it belongs.
+#[derive(Debug)]
+pub(crate) struct AttachedDevice {
+    /// Index in the manifest.
+    pub index: usize,
+    pub backing: Backing,
+}
+
+/// See [`AttachedDevice`].
+#[derive(Debug)]
+pub(crate) enum Backing {
+    Disk(OpenDisk),
+    Tap(OpenTap),
+}
+
+/// Finds the place of each device and opens it.
+fn attach(
+    manifest: &Manifest,
+    disks: Vec<(Option<String>, Disk)>,
+    taps: Vec<(Option<String>, Tap)>,
+) -> Result<Vec<AttachedDevice>, Error> {
+    // All places are found before anything is opened, since opening locks.
+    let mut taken = Vec::new();
+    let mut place = |kind, name: Option<String>| -> Result<usize, Error> {
+        let device = find(manifest, kind, name)?;
+        if taken.contains(&device.index) {
+            return Err(Error::AttachedTwice { kind, name: device.name.to_string() });
+        }
+        taken.push(device.index);
+        Ok(device.index)
+    };
+    let disks: Vec<_> = disks
+        .into_iter()
+        .map(|(name, disk)| Ok((place(DeviceKind::Block, name)?, disk)))
+        .collect::<Result<_, Error>>()?;
+    let taps: Vec<_> = taps
+        .into_iter()
+        .map(|(name, tap)| Ok((place(DeviceKind::Net, name)?, tap)))
+        .collect::<Result<_, Error>>()?;
+    if let Some(device) = manifest.devices().find(|device| !taken.contains(&device.index)) {
+        return Err(Error::NotAttached { kind: device.kind, name: device.name.to_string() });
+    }
+    let mut attached = Vec::new();
+    for (index, disk) in disks {
+        attached.push(AttachedDevice { index, backing: Backing::Disk(disk.open()?) });
+    }
+    for (index, tap) in taps {
+        attached.push(AttachedDevice { index, backing: Backing::Tap(tap.open()?) });
+    }
+    attached.sort_by_key(|device| device.index);
+    Ok(attached)
+}
+
+fn find(manifest: &Manifest, kind: DeviceKind, name: Option<String>) -> Result<Device, Error> {
+    if let Some(name) = name {
+        return manifest.find(kind, &name).ok_or_else(|| Error::NoSuchDevice {
+            kind,
+            name: Some(name),
+            declared: declared(manifest, kind),
+        });
+    }
+    let mut of_kind = manifest.devices().filter(|device| device.kind == kind);
+    match (of_kind.next(), of_kind.next()) {
+        (Some(device), None) => Ok(device),
+        (None, _) => Err(Error::NoSuchDevice { kind, name: None, declared: "none".to_owned() }),
+        (Some(_), Some(_)) => Err(Error::AmbiguousDevice { kind, declared: declared(manifest, kind) }),
+    }
+}
+
+fn declared(manifest: &Manifest, kind: DeviceKind) -> String {
+    let names: Vec<_> = manifest
+        .devices()
+        .filter(|device| device.kind == kind)
+        .map(|device| format!("'{}'", device.name))
+        .collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,246 @@
+//! Disks.
+
+use nabla_core::{ByteSize, block_size_is_valid};
+use rustix::{
+    fs::{FlockOperation, OFlags},
+    io::Errno,
+};
+use std::{
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+const DEFAULT_BLOCK_SIZE: u16 = 512;
+
+/// A disk of a guest: a file or a block device, read and written in place.
+///
+/// Nothing is opened before the guest starts.
+///
+/// ```
+/// use nabla_monitor::Disk;
+///
+/// let disk = Disk::new("rootfs.iso").read_only().block_size(2048);
+/// # let _ = disk;
+/// ```
+#[derive(Debug)]
+pub struct Disk {
+    source: Source,
+    read_only: bool,
+    block_size: Option<u32>,
+    lock: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    Path(PathBuf),
+    Descriptor(OwnedFd),
+}
+
+impl Disk {
+    /// The file or block device at `path`, to be read and written.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { source: Source::Path(path.into()), read_only: false, block_size: None, lock: true }
+    }
+
+    /// An open file or block device. Whether it can be written is decided by how it was opened; `read_only` on
+    /// top of it only changes how it is locked.
+    #[must_use]
+    pub fn from_fd(descriptor: OwnedFd) -> Self {
+        Self { source: Source::Descriptor(descriptor), read_only: false, block_size: None, lock: true }
+    }
+
+    /// Opens it for reading only. The guest's writes then fail.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Bytes of a block: a power of two from 512 to 32768. 512 unless set.
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// Does without the lock. By default a disk that is written is locked (`flock`) against every other guest and
+    /// one that is read against writers, as long as the guest runs.
+    #[must_use]
+    pub fn unlocked(mut self) -> Self {
+        self.lock = false;
+        self
+    }
+
+    fn name(&self) -> DiskName {
+        match &self.source {
+            Source::Path(path) => DiskName(Some(path.clone())),
+            Source::Descriptor(_) => DiskName(None),
+        }
+    }
+
+    /// Opens, checks and locks it.
+    pub(crate) fn open(self) -> Result<OpenDisk, DiskError> {
+        let name = self.name();
+        let fail = |kind| DiskError { disk: name.clone(), kind };
+        let requested = self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE.into());
+        let block_size = u16::try_from(requested)
+            .ok()
+            .filter(|&size| block_size_is_valid(size.into()))
+            .ok_or_else(|| fail(DiskErrorKind::BlockSize { block_size: requested }))?;
+        let descriptor = match self.source {
+            Source::Path(path) => open_path(&path, self.read_only).map_err(fail)?,
+            Source::Descriptor(descriptor) => descriptor,
+        };
+        let capacity = capacity(descriptor.as_fd()).map_err(fail)?;
+        let unit = u64::from(block_size);
+        if capacity < unit {
+            return Err(fail(DiskErrorKind::TooSmall { capacity, block_size }));
+        }
+        if !capacity.is_multiple_of(unit) {
+            return Err(fail(DiskErrorKind::Unaligned { capacity, block_size }));
+        }
+        if self.lock {
+            lock(descriptor.as_fd(), self.read_only).map_err(fail)?;
+        }
+        Ok(OpenDisk { descriptor, capacity, block_size })
+    }
+}
+
+/// An opened disk.
+#[derive(Debug)]
+pub(crate) struct OpenDisk {
+    pub descriptor: OwnedFd,
+    pub capacity: u64,
+    pub block_size: u16,
+}
+
+fn open_path(path: &Path, read_only: bool) -> Result<OwnedFd, DiskErrorKind> {
+    // Without NONBLOCK, a fifo would block until somebody opens its other end.
+    let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| {
+        let writing =
+            !read_only && matches!(errno, Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY);
+        let source = io::Error::from(errno);
+        if writing { DiskErrorKind::OpenForWriting { source } } else { DiskErrorKind::Open { source } }
+    })
+}
+
+fn capacity(descriptor: BorrowedFd<'_>) -> Result<u64, DiskErrorKind> {
+    use rustix::fs::FileType;
+    let stat = rustix::fs::fstat(descriptor).map_err(|e| DiskErrorKind::Capacity { source: e.into() })?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile | FileType::BlockDevice => {}
+        FileType::Directory => return Err(DiskErrorKind::NotADisk { what: "a directory" }),
+        FileType::CharacterDevice => return Err(DiskErrorKind::NotADisk { what: "a character device" }),
+        FileType::Fifo => return Err(DiskErrorKind::NotADisk { what: "a fifo" }),
+        FileType::Socket => return Err(DiskErrorKind::NotADisk { what: "a socket" }),
+        _ => return Err(DiskErrorKind::NotADisk { what: "something else" }),
+    }
+    rustix::fs::seek(descriptor, rustix::fs::SeekFrom::End(0))
+        .map_err(|e| DiskErrorKind::Capacity { source: e.into() })
+}
+
+fn lock(descriptor: BorrowedFd<'_>, shared: bool) -> Result<(), DiskErrorKind> {
+    let operation =
+        if shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
+    match rustix::fs::flock(descriptor, operation) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(DiskErrorKind::Locked { shared }),
+        Err(errno) => Err(DiskErrorKind::Lock { source: errno.into() }),
+    }
+}
+
+/// A disk in messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct DiskName(Option<PathBuf>);
+
+impl fmt::Display for DiskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(path) => write!(f, "disk '{}'", path.display()),
+            None => f.write_str("the disk given as a descriptor"),
+        }
+    }
+}
+
+/// Why a disk cannot be attached.
+#[derive(Debug, Error)]
+#[error("{disk}: {kind}")]
+pub struct DiskError {
+    disk: DiskName,
+    /// What is wrong.
+    #[source]
+    pub kind: DiskErrorKind,
+}
+
+/// See [`DiskError`].
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DiskErrorKind {
+    /// It cannot be opened.
+    #[error("cannot be opened: {source}")]
+    Open {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It cannot be opened for writing.
+    #[error("cannot be opened for writing ({source}); attach it read-only if the guest only reads it")]
+    OpenForWriting {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It is no file and no block device.
+    #[error("is {what}, and must be a regular file or a block device")]
+    NotADisk {
+        /// What it is.
+        what: &'static str,
+    },
+    /// Its size cannot be determined.
+    #[error("its capacity cannot be determined: {source}")]
+    Capacity {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The block size is not one that a guest can have.
+    #[error("block size {block_size} is not a power of two from 512 to 32768")]
+    BlockSize {
+        /// What was asked for.
+        block_size: u32,
+    },
+    /// It does not have a single block.
+    #[error("it has {}, and must have at least 1 block of {block_size} bytes", ByteSize::bytes(*.capacity))]
+    TooSmall {
+        /// Its size in bytes.
+        capacity: u64,
+        /// Bytes of a block.
+        block_size: u16,
+    },
+    /// It is no whole number of blocks.
+    #[error(
+        "its size of {capacity} bytes is not a multiple of the block size {block_size}; pad it (truncate -s %{block_size} FILE) or choose another block size"
+    )]
+    Unaligned {
+        /// Its size in bytes.
+        capacity: u64,
+        /// Bytes of a block.
+        block_size: u16,
+    },
+    /// Another guest has it.
+    #[error("{}", if *.shared {
+        "is being written by another guest or program (it is locked)"
+    } else {
+        "is in use by another guest or program (it is locked); only read-only disks can be shared"
+    })]
+    Locked {
+        /// Whether it was to be read only.
+        shared: bool,
+    },
+    /// The lock cannot be taken for another reason.
+    #[error("cannot be locked: {source}")]
+    Lock {
+        /// The system's reason.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,400 @@
+//! Network interfaces: taps that exist already.
+
+use rustix::fs::OFlags;
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    str::FromStr,
+};
+use thiserror::Error;
+
+const DEFAULT_MTU: u16 = 1500;
+
+/// A MAC address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// A random address that is locally administered and no multicast one.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no random numbers.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 6];
+        rustix::io::retry_on_intr(|| {
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map(|_| ())
+        })?;
+        bytes[0] = bytes[0] & 0xfc | 0x02;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A text that is no MAC address.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is not a MAC address: expected six pairs of hexadecimal digits, such as 02:00:00:00:00:01")]
+pub struct ParseMacError(String);
+
+impl FromStr for MacAddress {
+    type Err = ParseMacError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fail = || ParseMacError(text.to_owned());
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part =
+                parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()));
+            *byte = part.and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(fail)?;
+        }
+        if parts.next().is_some() { Err(fail()) } else { Ok(Self(bytes)) }
+    }
+}
+
+/// A network interface of a guest: a tap device that exists and is up.
+///
+/// Creating taps and giving them addresses is not the monitor's business. Nothing is opened before the guest
+/// starts.
+///
+/// ```
+/// use nabla_monitor::{MacAddress, Tap};
+///
+/// let tap = Tap::new("tap0").mac(MacAddress([2, 0, 0, 0, 0, 1]));
+/// # let _ = tap;
+/// ```
+#[derive(Debug)]
+pub struct Tap {
+    source: Source,
+    mac: Option<MacAddress>,
+    mtu: Option<u16>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Name(String),
+    Descriptor(OwnedFd),
+}
+
+impl Tap {
+    /// The tap called `name`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { source: Source::Name(name.into()), mac: None, mtu: None }
+    }
+
+    /// A tap that the caller opened, with `IFF_TAP | IFF_NO_PI`. It is made non-blocking.
+    #[must_use]
+    pub fn from_fd(descriptor: OwnedFd) -> Self {
+        Self { source: Source::Descriptor(descriptor), mac: None, mtu: None }
+    }
+
+    /// The MAC address that the guest gets. A random one unless set.
+    #[must_use]
+    pub fn mac(mut self, mac: MacAddress) -> Self {
+        self.mac = Some(mac);
+        self
+    }
+
+    /// The MTU in bytes that the guest is told. The tap's own unless set.
+    #[must_use]
+    pub fn mtu(mut self, bytes: u16) -> Self {
+        self.mtu = Some(bytes);
+        self
+    }
+
+    /// Opens and checks it.
+    pub(crate) fn open(self) -> Result<OpenTap, TapError> {
+        let name = match &self.source {
+            Source::Name(name) => Some(name.clone()),
+            Source::Descriptor(_) => None,
+        };
+        let fail = |kind| TapError { name: name.clone(), kind };
+        let (descriptor, name) = match self.source {
+            Source::Name(name) => (open_by_name(&name).map_err(fail)?, Some(name)),
+            Source::Descriptor(descriptor) => {
+                rustix::io::ioctl_fionbio(&descriptor, true)
+                    .map_err(|errno| fail(TapErrorKind::Descriptor { source: errno.into() }))?;
+                // What was passed may be a packet socket or a pipe, too; those have no name and no MTU to ask for.
+                let name = tun::name(descriptor.as_fd()).ok();
+                (descriptor, name)
+            }
+        };
+        let mtu = match (self.mtu, &name) {
+            (Some(mtu), _) => mtu,
+            (None, Some(name)) => tun::mtu(name).map_err(|source| fail(TapErrorKind::Mtu { source }))?,
+            (None, None) => DEFAULT_MTU,
+        };
+        let mac = match self.mac {
+            Some(mac) => mac,
+            None => MacAddress::random().map_err(|source| fail(TapErrorKind::Random { source }))?,
+        };
+        if let Some(name) = &name {
+            // Frames larger than the MTU would be cut short in the guest's buffer. The interface works without
+            // this as long as nobody aggregates, and changing it needs a privilege that a tap's owner may lack.
+            if let Err(error) = tun::switch_offloads_off(name) {
+                tracing::debug!(tap = name, %error, "offloads could not be switched off");
+            }
+        }
+        Ok(OpenTap { descriptor, mac, mtu })
+    }
+}
+
+/// An opened tap.
+#[derive(Debug)]
+pub(crate) struct OpenTap {
+    pub descriptor: OwnedFd,
+    pub mac: MacAddress,
+    pub mtu: u16,
+}
+
+fn open_by_name(name: &str) -> Result<OwnedFd, TapErrorKind> {
+    use rustix::io::Errno;
+    if name.is_empty() || name.len() > 15 || name.contains(['/', '\0', '%']) {
+        return Err(TapErrorKind::Name);
+    }
+    // Without this, opening a tap that does not exist would create it.
+    let flags = tun::interface_flags(name).map_err(|errno| match errno {
+        Errno::NODEV => TapErrorKind::NotFound,
+        errno => TapErrorKind::Open { source: errno.into() },
+    })?;
+    if !flags.up {
+        return Err(TapErrorKind::Down);
+    }
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let descriptor = rustix::fs::open("/dev/net/tun", flags, rustix::fs::Mode::empty())
+        .map_err(|errno| TapErrorKind::DevNetTun { source: errno.into() })?;
+    match tun::attach(descriptor.as_fd(), name) {
+        Ok(()) => Ok(descriptor),
+        Err(Errno::BUSY) => Err(TapErrorKind::Busy),
+        Err(Errno::PERM) => Err(TapErrorKind::NotPermitted),
+        Err(Errno::INVAL) => Err(TapErrorKind::NotATap),
+        Err(errno) => Err(TapErrorKind::Open { source: errno.into() }),
+    }
+}
+
+/// Why a network interface cannot be attached.
+#[derive(Debug, Error)]
+#[error("{}: {kind}", match .name { Some(name) => format!("tap '{name}'"), None => "the tap given as a descriptor".to_owned() })]
+pub struct TapError {
+    name: Option<String>,
+    /// What is wrong.
+    #[source]
+    pub kind: TapErrorKind,
+}
+
+/// See [`TapError`].
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TapErrorKind {
+    /// No interface can be called that.
+    #[error("this is no name of an interface (1 to 15 characters)")]
+    Name,
+    /// There is no such interface.
+    #[error(
+        "there is no such interface; create it with: ip tuntap add NAME mode tap user $USER && ip link set NAME up"
+    )]
+    NotFound,
+    /// It is down.
+    #[error("it is down; bring it up with: ip link set NAME up")]
+    Down,
+    /// It is an interface of another kind.
+    #[error("it is an interface, but no tap with a single queue and without packet information")]
+    NotATap,
+    /// Somebody else has it open.
+    #[error("it is in use by another guest or program")]
+    Busy,
+    /// It belongs to somebody else.
+    #[error(
+        "you may not open it: it belongs to another user, and that takes CAP_NET_ADMIN; let root give it to you with: ip tuntap add NAME mode tap user $USER"
+    )]
+    NotPermitted,
+    /// `/dev/net/tun` cannot be opened.
+    #[error(
+        "/dev/net/tun cannot be opened: {source}; is the tun module loaded (modprobe tun), and may you use it?"
+    )]
+    DevNetTun {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It cannot be opened for another reason.
+    #[error("cannot be opened: {source}")]
+    Open {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The descriptor cannot be used.
+    #[error("the descriptor cannot be made non-blocking: {source}")]
+    Descriptor {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The MTU cannot be read.
+    #[error("its MTU cannot be read: {source}")]
+    Mtu {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// No random MAC address could be made.
+    #[error("no random MAC address could be made: {source}")]
+    Random {
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The ioctls of taps. Source: the kernel's `linux/if.h`, `linux/if_tun.h`, `linux/sockios.h`, `linux/ethtool.h`.
+mod tun {
+    use super::{AsRawFd, BorrowedFd, OwnedFd, io};
+    use crate::sys;
+    use rustix::{io::Errno, net};
+
+    const SIOCGIFFLAGS: u64 = 0x8913;
+    const SIOCGIFMTU: u64 = 0x8921;
+    const SIOCETHTOOL: u64 = 0x8946;
+    const TUNSETIFF: u64 = 0x4004_54ca;
+    const TUNGETIFF: u64 = 0x8004_54d2;
+    const IFF_UP: u16 = 1;
+    const IFF_TAP: u16 = 2;
+    const IFF_NO_PI: u16 = 0x1000;
+    const ETHTOOL_SGSO: u32 = 0x24;
+    const ETHTOOL_SGRO: u32 = 0x2c;
+
+    /// `struct ifreq`: a name and a union of 24 bytes.
+    #[repr(C)]
+    struct InterfaceRequest {
+        name: [u8; 16],
+        data: [u64; 3],
+    }
+
+    impl InterfaceRequest {
+        fn new(name: &str) -> Self {
+            let mut request = Self { name: [0; 16], data: [0; 3] };
+            let length = name.len().min(15);
+            request.name[..length].copy_from_slice(&name.as_bytes()[..length]);
+            request
+        }
+
+        /// The union as a 16-bit number: flags.
+        fn flags(&self) -> u16 {
+            let bytes = self.data[0].to_ne_bytes();
+            u16::from_ne_bytes([bytes[0], bytes[1]])
+        }
+
+        /// The union as a 32-bit number: MTU.
+        fn number(&self) -> i32 {
+            let bytes = self.data[0].to_ne_bytes();
+            i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        }
+
+        fn ioctl(&mut self, descriptor: BorrowedFd<'_>, request: u64) -> Result<(), Errno> {
+            const IOCTL: u64 = 16;
+            let fd = u64::from(descriptor.as_raw_fd().cast_unsigned());
+            // SAFETY: every request made here takes an ifreq, which `self` is, 40 bytes long; for SIOCETHTOOL its
+            // pointer is valid (see there).
+            let result =
+                unsafe { sys::syscall(IOCTL, [fd, request, std::ptr::from_mut(self) as u64, 0, 0, 0]) };
+            sys::check(result).map(|_| ())
+        }
+    }
+
+    /// Any socket serves to ask for interfaces.
+    fn socket() -> Result<OwnedFd, Errno> {
+        net::socket_with(net::AddressFamily::UNIX, net::SocketType::DGRAM, net::SocketFlags::CLOEXEC, None)
+    }
+
+    pub struct Flags {
+        pub up: bool,
+    }
+
+    pub fn interface_flags(name: &str) -> Result<Flags, Errno> {
+        use std::os::fd::AsFd;
+        let mut request = InterfaceRequest::new(name);
+        request.ioctl(socket()?.as_fd(), SIOCGIFFLAGS)?;
+        Ok(Flags { up: request.flags() & IFF_UP != 0 })
+    }
+
+    pub fn mtu(name: &str) -> io::Result<u16> {
+        use std::os::fd::AsFd;
+        let mut request = InterfaceRequest::new(name);
+        request.ioctl(socket()?.as_fd(), SIOCGIFMTU)?;
+        u16::try_from(request.number()).map_err(|_| io::Error::other("it does not fit into 16 bits"))
+    }
+
+    /// Makes an open `/dev/net/tun` the tap `name`.
+    pub fn attach(descriptor: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+        let mut request = InterfaceRequest::new(name);
+        request.data[0] = u64::from(IFF_TAP | IFF_NO_PI);
+        request.ioctl(descriptor, TUNSETIFF)
+    }
+
+    /// The name of the tap behind a descriptor.
+    pub fn name(descriptor: BorrowedFd<'_>) -> io::Result<String> {
+        let mut request = InterfaceRequest::new("");
+        request.ioctl(descriptor, TUNGETIFF)?;
+        let end = request.name.iter().position(|&b| b == 0).unwrap_or(16);
+        Ok(String::from_utf8_lossy(&request.name[..end]).into_owned())
+    }
+
+    /// Switches off generic receive and segmentation offload.
+    pub fn switch_offloads_off(name: &str) -> io::Result<()> {
+        use std::os::fd::AsFd;
+        let socket = socket()?;
+        for command in [ETHTOOL_SGRO, ETHTOOL_SGSO] {
+            // struct ethtool_value: command, value.
+            let value = [command, 0_u32];
+            let mut request = InterfaceRequest::new(name);
+            request.data[0] = sys::address_of(&value);
+            request.ioctl(socket.as_fd(), SIOCETHTOOL)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_parse_and_print() {
+        let mac: MacAddress = "02:00:5e:AB:cd:01".parse().unwrap();
+        assert_eq!(mac, MacAddress([2, 0, 0x5e, 0xab, 0xcd, 1]));
+        assert_eq!(mac.to_string(), "02:00:5e:ab:cd:01");
+        for text in [
+            "",
+            "02:00:5e:ab:cd",
+            "02:00:5e:ab:cd:01:02",
+            "2:0:5e:ab:cd:1",
+            "02-00-5e-ab-cd-01",
+            "+2:00:5e:ab:cd:01",
+        ] {
+            assert!(text.parse::<MacAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn random_mac_is_local_and_unicast() {
+        for _ in 0..100 {
+            assert_eq!(MacAddress::random().unwrap().0[0] & 3, 2);
+        }
+    }
+
+    #[test]
+    fn missing_tap_is_an_error_and_not_created() {
+        let error = Tap::new("nabla-none0").open().unwrap_err();
+        assert!(matches!(error.kind, TapErrorKind::NotFound), "{error}");
+        assert!(matches!(Tap::new("").open().unwrap_err().kind, TapErrorKind::Name));
+        assert!(matches!(Tap::new("tap%d").open().unwrap_err().kind, TapErrorKind::Name));
+    }
+
+    #[test]
+    fn another_interface_is_no_tap() {
+        let error = Tap::new("lo").open().unwrap_err();
+        assert!(!matches!(error.kind, TapErrorKind::NotFound | TapErrorKind::Name), "{error}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Why a guest could not be started or watched.
+
+use crate::device::{DiskError, TapError};
+use nabla_core::{Abi, CommandLineError, DeviceKind, ImageError, layout::MemoryError};
+use std::{io, path::PathBuf};
+use thiserror::Error;
+
+/// Why a guest could not be started or watched. Every message is one sentence that says on what and why.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The image cannot be opened or read.
+    #[error("image '{}' cannot be opened: {source}", path.display())]
+    OpenImage {
+        /// Its path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The image is no regular file.
+    #[error("image '{}' is not a regular file", path.display())]
+    ImageNotAFile {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The image is not one that can be run.
+    #[error("image '{}' cannot be run: {source}", path.display())]
+    Image {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ImageError,
+    },
+    /// The image has an ABI that this version does not run.
+    #[error("image '{}' cannot be run: {}", path.display(), unsupported(*abi))]
+    UnsupportedAbi {
+        /// Its path.
+        path: PathBuf,
+        /// Its ABI.
+        abi: Abi,
+    },
+    /// The image wants memory that can be written and executed.
+    #[error(
+        "image '{}' has a segment (program header {index}) that is writable and executable; allow an executable heap if you trust it",
+        path.display()
+    )]
+    WritableExecutable {
+        /// Its path.
+        path: PathBuf,
+        /// Index of the program header.
+        index: u16,
+    },
+    /// The memory size does not suit the image.
+    #[error("image '{}': {source}", path.display())]
+    Memory {
+        /// Its path.
+        path: PathBuf,
+        /// What does not fit.
+        source: MemoryError,
+    },
+    /// The guest declares no such device.
+    #[error("the guest declares no {kind} device{}; it declares {declared}", match name { Some(name) => format!(" called '{name}'"), None => String::new() })]
+    NoSuchDevice {
+        /// The kind asked for.
+        kind: DeviceKind,
+        /// The name asked for.
+        name: Option<String>,
+        /// What it declares, as text.
+        declared: String,
+    },
+    /// A device without a name was given, and the guest declares several of the kind.
+    #[error("which {kind} device is meant must be said by name, since the guest declares {declared}")]
+    AmbiguousDevice {
+        /// The kind.
+        kind: DeviceKind,
+        /// What it declares, as text.
+        declared: String,
+    },
+    /// A device was given twice.
+    #[error("{kind} device '{name}' is attached twice")]
+    AttachedTwice {
+        /// The kind.
+        kind: DeviceKind,
+        /// Its name.
+        name: String,
+    },
+    /// A device that the guest declares was not given.
+    #[error(
+        "{kind} device '{name}' is declared by the guest and not attached; every declared device must be"
+    )]
+    NotAttached {
+        /// The kind.
+        kind: DeviceKind,
+        /// Its name.
+        name: String,
+    },
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A network interface.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The guest's arguments.
+    #[error(transparent)]
+    CommandLine(#[from] CommandLineError),
+    /// The console.
+    #[error("the console cannot be set up: {source}")]
+    Console {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The cgroup.
+    #[error("cgroup '{}' cannot be used: {source}", path.display())]
+    Cgroup {
+        /// Its path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Supervision was asked for and cannot be had.
+    #[error(
+        "the guest cannot be supervised: {source} (is ptrace forbidden here? see /proc/sys/kernel/yama/ptrace_scope)"
+    )]
+    Supervision {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The guest's process could not be set up.
+    #[error("cannot {step}: {source}{hint}")]
+    Launch {
+        /// What was being done.
+        step: String,
+        /// The system's reason.
+        source: io::Error,
+        /// What to do about it, where that is known; starts with a semicolon.
+        hint: String,
+    },
+    /// The kernel killed the guest's process before it reached the guest.
+    #[error("the guest's process was killed while it was set up ({status}){hint}")]
+    Killed {
+        /// How, as text.
+        status: String,
+        /// What to do about it, where that is known; starts with a semicolon.
+        hint: String,
+    },
+    /// The process that watches over guests is gone, and with it what it knew.
+    #[error("how the guest ended is not known: its supervisor has been killed, and the guest with it")]
+    StatusLost,
+    /// An operation on a running guest failed.
+    #[error("cannot {operation}: {source}")]
+    Operation {
+        /// What was being done.
+        operation: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+fn unsupported(abi: Abi) -> String {
+    if abi.needs_kvm() {
+        format!(
+            "its ABI is {abi}, which needs a virtual machine, and this version only runs guests as processes (spt)"
+        )
+    } else {
+        format!("its ABI is {abi}, which this version does not run (it runs spt-v1 and spt-v2)")
+    }
+}
+
+/// Whose fault an [`Error`] is, as far as exit statuses of tools go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The image does not exist.
+    NotFound,
+    /// The image exists and cannot be run.
+    NotRunnable,
+    /// Anything else.
+    Other,
+}
+
+impl Error {
+    /// Whether the image was not found, cannot be run, or something else is the matter.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::OpenImage { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::OpenImage { .. }
+            | Self::ImageNotAFile { .. }
+            | Self::Image { .. }
+            | Self::UnsupportedAbi { .. }
+            | Self::WritableExecutable { .. } => ErrorKind::NotRunnable,
+            _ => ErrorKind::Other,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! How a guest ended.
+
+use std::fmt;
+
+/// How a guest ended.
+///
+/// What is known depends on [`Supervision`](crate::Supervision): without it, a fault has no address and a denied
+/// call no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitStatus {
+    /// The guest exited with this status, 0 to 254.
+    Exited(u8),
+    /// The guest gave up: it exited with status 255, as `solo5_abort` does.
+    Aborted,
+    /// The guest did something that its memory or processor does not allow.
+    Faulted(Fault),
+    /// The guest made a system call that its ABI does not have; it was killed before the call had any effect.
+    Denied(Denied),
+    /// Somebody sent this signal.
+    Killed(i32),
+    /// The host ran out of memory and killed the guest.
+    OutOfMemory,
+}
+
+/// A fault of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// The signal: `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE` or `SIGTRAP`. `SIGBUS` is what a guest gets that touches
+    /// a part of its image file which was truncated while it ran.
+    pub signal: i32,
+    /// The address that could not be accessed, where the fault was about memory and the guest was supervised.
+    pub address: Option<u64>,
+    /// Address of the instruction, where the guest was supervised.
+    pub instruction_pointer: Option<u64>,
+}
+
+/// A denied system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    /// What is known of the call, where the guest was supervised.
+    pub call: Option<DeniedCall>,
+}
+
+/// The system call that was denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeniedCall {
+    /// How it was made.
+    pub entry: SyscallEntry,
+    /// Its number in that form's table; without the x32 bit.
+    pub number: u32,
+    /// Its six arguments.
+    pub arguments: [u64; 6],
+    /// Address of the instruction behind it.
+    pub instruction_pointer: u64,
+}
+
+impl DeniedCall {
+    /// The name of the call, where it is an x86-64 one that Linux has.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        match self.entry {
+            SyscallEntry::X86_64 => crate::backend::process::syscall_names::name(self.number),
+            SyscallEntry::X32 | SyscallEntry::I386 => None,
+        }
+    }
+}
+
+/// The three ways into an x86-64 kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyscallEntry {
+    /// `syscall` with an x86-64 number.
+    X86_64,
+    /// `syscall` with an x32 number (bit 30 set).
+    X32,
+    /// `int 0x80` or `sysenter`: 32-bit.
+    I386,
+}
+
+impl fmt::Display for SyscallEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X86_64 => "x86-64",
+            Self::X32 => "x32",
+            Self::I386 => "i386",
+        })
+    }
+}
+
+impl ExitStatus {
+    /// Whether the guest exited with status 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        *self == Self::Exited(0)
+    }
+
+    /// The status that a shell would report: the guest's, or 128 + the signal.
+    #[must_use]
+    pub fn shell_code(&self) -> u8 {
+        let of_signal = |signal: i32| u8::try_from(128 + signal).unwrap_or(255);
+        match *self {
+            Self::Exited(code) => code,
+            Self::Aborted => 255,
+            Self::Faulted(Fault { signal, .. }) | Self::Killed(signal) => of_signal(signal),
+            Self::Denied(_) => of_signal(SIGSYS),
+            Self::OutOfMemory => of_signal(SIGKILL),
+        }
+    }
+}
+
+pub(crate) const SIGILL: i32 = 4;
+pub(crate) const SIGTRAP: i32 = 5;
+pub(crate) const SIGBUS: i32 = 7;
+pub(crate) const SIGFPE: i32 = 8;
+pub(crate) const SIGKILL: i32 = 9;
+pub(crate) const SIGSEGV: i32 = 11;
+pub(crate) const SIGSYS: i32 = 31;
+
+/// The name of a signal, without `SIG`; `None` for real-time signals.
+#[must_use]
+pub fn signal_name(signal: i32) -> Option<&'static str> {
+    const NAMES: [&str; 32] = [
+        "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU",
+        "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    usize::try_from(signal).ok().filter(|&n| n > 0).and_then(|n| NAMES.get(n).copied())
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signal = |number: i32| match signal_name(number) {
+            Some(name) => format!("SIG{name}"),
+            None => format!("signal {number}"),
+        };
+        match *self {
+            Self::Exited(code) => write!(f, "exited with status {code}"),
+            Self::Aborted => f.write_str("aborted (exit status 255)"),
+            Self::Killed(number) => write!(f, "killed by {}", signal(number)),
+            Self::OutOfMemory => f.write_str("killed because the host ran out of memory"),
+            Self::Faulted(Fault { signal: number, address, instruction_pointer }) => {
+                let what = match number {
+                    SIGSEGV => "memory fault",
+                    SIGBUS => "bus error (was the image truncated while it ran?)",
+                    SIGILL => "illegal instruction",
+                    SIGFPE => "arithmetic fault",
+                    SIGTRAP => "trap",
+                    _ => "fault",
+                };
+                write!(f, "{what} ({})", signal(number))?;
+                if let Some(address) = address {
+                    write!(f, " at address {address:#x}")?;
+                }
+                if let Some(ip) = instruction_pointer {
+                    write!(f, " by the instruction at {ip:#x}")?;
+                }
+                Ok(())
+            }
+            Self::Denied(Denied { call: None }) => f.write_str("killed for a denied system call"),
+            Self::Denied(Denied { call: Some(call) }) => {
+                let DeniedCall { entry, number, arguments: a, instruction_pointer } = call;
+                write!(f, "killed for the denied {entry} system call {number}")?;
+                if let Some(name) = call.name() {
+                    write!(f, " ({name})")?;
+                }
+                write!(
+                    f,
+                    " with arguments {:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x} at {instruction_pointer:#x}",
+                    a[0], a[1], a[2], a[3], a[4], a[5]
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shell_code_is_the_guests_or_128_plus_the_signal() {
+        let fault = Fault { signal: SIGSEGV, address: None, instruction_pointer: None };
+        for (status, code) in [
+            (ExitStatus::Exited(0), 0),
+            (ExitStatus::Exited(7), 7),
+            (ExitStatus::Aborted, 255),
+            (ExitStatus::Faulted(fault), 139),
+            (ExitStatus::Denied(Denied { call: None }), 159),
+            (ExitStatus::Killed(15), 143),
+            (ExitStatus::OutOfMemory, 137),
+        ] {
+            assert_eq!(status.shell_code(), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn display_names_signal_call_and_addresses() {
+        let call = DeniedCall {
+            entry: SyscallEntry::X86_64,
+            number: 32,
+            arguments: [1, 0, 0, 0, 0, 0],
+            instruction_pointer: 0x10_0042,
+        };
+        assert_eq!(
+            ExitStatus::Denied(Denied { call: Some(call) }).to_string(),
+            "killed for the denied x86-64 system call 32 (dup) with arguments 0x1, 0x0, 0x0, 0x0, 0x0, 0x0 at 0x100042"
+        );
+        let fault = Fault { signal: SIGSEGV, address: Some(0), instruction_pointer: Some(0x10_0000) };
+        assert_eq!(
+            ExitStatus::Faulted(fault).to_string(),
+            "memory fault (SIGSEGV) at address 0x0 by the instruction at 0x100000"
+        );
+        assert_eq!(ExitStatus::Killed(64).to_string(), "killed by signal 64");
+    }
+}

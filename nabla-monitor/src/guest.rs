@@ -1,0 +1,221 @@
+//! A running guest.
+
+use crate::{
+    backend::Running,
+    device::{ConsoleReader, Drained},
+    error::Error,
+    exit::ExitStatus,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// A guest that has been started. It is killed when this is dropped, unless it was [detached](Self::detach).
+///
+/// Every method takes `&self`: one thread can wait while another kills.
+#[derive(Debug)]
+pub struct Guest {
+    running: Box<dyn Running>,
+    console: Mutex<Option<ConsoleReader>>,
+    drained: Option<Drained>,
+    ended: Mutex<Option<(ExitStatus, ResourceUsage)>>,
+}
+
+/// What a guest has used of the host. What the kernel counts: nothing stands between guest and kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResourceUsage {
+    /// Processor time in the guest's own code.
+    pub user_time: Duration,
+    /// Processor time in the kernel on its behalf.
+    pub system_time: Duration,
+    /// Largest resident memory so far, in bytes.
+    pub max_resident: u64,
+    /// Resident memory now, in bytes; 0 when the guest has ended.
+    pub resident: u64,
+    /// Page faults that needed no reading.
+    pub minor_faults: u64,
+    /// Page faults that read from a disk.
+    pub major_faults: u64,
+}
+
+impl Guest {
+    pub(crate) fn new(
+        running: Box<dyn Running>,
+        console: Option<ConsoleReader>,
+        drained: Option<Drained>,
+    ) -> Self {
+        Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None) }
+    }
+
+    /// Waits until the guest has ended. Can be called again, and from several threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StatusLost`] when somebody killed the guest's supervisor.
+    pub fn wait(&self) -> Result<ExitStatus, Error> {
+        loop {
+            if let Some(status) = self.poll_exit(None)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Says whether the guest has ended, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait`].
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
+        self.poll_exit(Some(Duration::ZERO))
+    }
+
+    /// Waits at most `timeout`. `None` when the guest still runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait`].
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if let Some(status) = self.poll_exit(left)? {
+                return Ok(Some(status));
+            }
+            if left == Some(Duration::ZERO) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Kills the guest. Not an error when it has ended already. [`Self::wait`] tells when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses, which it does for a guest that runs as another user.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.running.kill().map_err(|source| Error::Operation { operation: "kill the guest", source })
+    }
+
+    /// Stops the guest where it is, until [`Self::resume`]. Returns when it stands still. Time goes on for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::kill`].
+    pub fn pause(&self) -> Result<(), Error> {
+        self.running.pause().map_err(|source| Error::Operation { operation: "pause the guest", source })
+    }
+
+    /// Lets a paused guest go on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::kill`].
+    pub fn resume(&self) -> Result<(), Error> {
+        self.running.resume().map_err(|source| Error::Operation { operation: "resume the guest", source })
+    }
+
+    /// The guest's process id.
+    ///
+    /// It stays the guest's until [`Self::wait`] (or [`Self::try_wait`], [`Self::wait_timeout`]) has told that the
+    /// guest ended; after that it may be another process's.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// A descriptor that is readable once the guest has ended: for poll, epoll, or any event loop built on them.
+    #[must_use]
+    pub fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.running.exit_fd()
+    }
+
+    /// The reading end of [`Console::pipe`](crate::Console::pipe); `None` for other consoles and the second time.
+    #[must_use]
+    pub fn take_console(&self) -> Option<ConsoleReader> {
+        lock(&self.console).take()
+    }
+
+    /// What the guest has used so far, or used in all.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` cannot be read.
+    pub fn usage(&self) -> Result<ResourceUsage, Error> {
+        if let Some((_, usage)) = *lock(&self.ended) {
+            return Ok(usage);
+        }
+        self.running
+            .usage()
+            .map_err(|source| Error::Operation { operation: "read the guest's resource usage", source })
+    }
+
+    /// Whether the guest is supervised: see [`Supervision`](crate::Supervision).
+    #[must_use]
+    pub fn is_supervised(&self) -> bool {
+        self.running.is_supervised()
+    }
+
+    /// Lets the guest live on without this handle, and without this program. Returns its process id.
+    ///
+    /// A console with a reader or writer in this program breaks when the program ends. How the guest ends can no
+    /// longer be told.
+    ///
+    /// # Errors
+    ///
+    /// When the supervisor cannot let it go; the guest is killed then.
+    pub fn detach(self) -> Result<u32, Error> {
+        let pid = self.pid();
+        self.running.detach().map_err(|source| Error::Operation { operation: "detach the guest", source })?;
+        Ok(pid)
+    }
+
+    fn poll_exit(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>, Error> {
+        if let Some((status, _)) = *lock(&self.ended) {
+            return Ok(Some(status));
+        }
+        if !readable(self.exit_fd(), timeout)? {
+            return Ok(None);
+        }
+        let mut ended = lock(&self.ended);
+        let (status, _) = match *ended {
+            Some(known) => known,
+            None => {
+                let known = self.running.collect()?;
+                *ended.insert(known)
+            }
+        };
+        drop(ended);
+        if let Some(drained) = &self.drained {
+            drained.wait();
+        }
+        Ok(Some(status))
+    }
+}
+
+/// Waits until a descriptor is readable; false when the time is over or a signal came.
+fn readable(descriptor: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool, Error> {
+    // A timeout too long for the kernel is as good as none; callers look at the clock themselves.
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    match poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], timeout.as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(Error::Operation { operation: "wait for the guest", source: errno.into() }),
+    }
+}
+
+impl AsFd for Guest {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exit_fd()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

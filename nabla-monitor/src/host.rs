@@ -1,0 +1,312 @@
+//! What this host can do for guests, and what to do about what it cannot.
+
+use std::{fs, io, path::Path};
+
+/// How many processes the kernel has killed for want of memory since it started.
+pub(crate) fn oom_kills() -> Option<u64> {
+    counter(&fs::read_to_string("/proc/vmstat").ok()?, "oom_kill")
+}
+
+/// The same within a cgroup.
+pub(crate) fn cgroup_oom_kills(cgroup: &Path) -> Option<u64> {
+    // v2, then v1.
+    let text = fs::read_to_string(cgroup.join("memory.events"))
+        .or_else(|_| fs::read_to_string(cgroup.join("memory.oom_control")))
+        .ok()?;
+    counter(&text, "oom_kill")
+}
+
+fn counter(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// What to do about a step of the launcher that failed.
+pub(crate) fn launch_hint(error: &io::Error, step: &str) -> String {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    let hint = match errno {
+        Some(Errno::NOMEM) if step.contains("guest memory") => {
+            match read_number("/proc/sys/vm/overcommit_memory") {
+                Some(2) => {
+                    "; vm.overcommit_memory is 2, so all of it must be available at once: give the guest less memory, or set it to 0 or 1"
+                }
+                _ => "; give the guest less memory, or raise the limit on address space (ulimit -v)",
+            }
+        }
+        Some(Errno::EXIST) if step.contains("guest memory") => "; give the guest less memory",
+        Some(Errno::INVAL) if step.contains("huge pages") => "; this kernel has no transparent huge pages",
+        Some(Errno::ACCESS | Errno::PERM) if step.contains("segment") => {
+            "; is the image on a file system that forbids executing?"
+        }
+        Some(Errno::PERM) if step.contains("user id") || step.contains("group") => {
+            "; another identity takes root"
+        }
+        _ => "",
+    };
+    hint.to_owned()
+}
+
+/// What to do about a launcher that the kernel killed.
+pub(crate) fn launch_killed_hint() -> String {
+    match read_number("/proc/sys/vm/mmap_min_addr") {
+        Some(min) if min > nabla_core::abi::spt::MEMORY_BASE => format!(
+            "; vm.mmap_min_addr is {min}, and guests are loaded at {base}: sysctl vm.mmap_min_addr={base}",
+            base = nabla_core::abi::spt::MEMORY_BASE
+        ),
+        _ => String::new(),
+    }
+}
+
+fn read_number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// How well something that guests need works here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckStatus {
+    /// It works.
+    Ok,
+    /// Guests run, with something less.
+    Limited,
+    /// Guests (or those that need it) cannot run.
+    Missing,
+}
+
+/// One thing that guests need of the host.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Check {
+    /// What it is: stable, one word.
+    pub name: &'static str,
+    /// Whether it works.
+    pub status: CheckStatus,
+    /// What was found, as one sentence.
+    pub detail: String,
+    /// What to do about it: a command where there is one.
+    pub fix: Option<String>,
+}
+
+impl Check {
+    fn new(name: &'static str, status: CheckStatus, detail: impl Into<String>) -> Self {
+        Self { name, status, detail: detail.into(), fix: None }
+    }
+
+    fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+}
+
+/// Looks at everything that guests need. Takes a few milliseconds; leaves nothing behind.
+#[must_use]
+pub fn checks() -> Vec<Check> {
+    vec![
+        kernel(),
+        process(),
+        supervision(),
+        landlock(),
+        mmap_min_addr(),
+        memfd(),
+        overcommit(),
+        temporary_directory(),
+        tap(),
+        cgroups(),
+        kvm(),
+    ]
+}
+
+fn kernel() -> Check {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    // close_range is the newest call that the launcher cannot do without.
+    if version >= (5, 9) {
+        Check::new("kernel", CheckStatus::Ok, format!("Linux {release}"))
+    } else {
+        Check::new(
+            "kernel",
+            CheckStatus::Missing,
+            format!("Linux {release} is too old: 5.9 or later is needed"),
+        )
+        .fix("upgrade the kernel")
+    }
+}
+
+/// Whether a process can be started at all: runs a guest of eight bytes that exits.
+fn process() -> Check {
+    match probe_guest(crate::Supervision::None) {
+        Ok(()) => Check::new("process", CheckStatus::Ok, "guests run as confined processes"),
+        Err(error) => {
+            Check::new("process", CheckStatus::Missing, format!("guests cannot run as processes: {error}"))
+        }
+    }
+}
+
+fn supervision() -> Check {
+    match probe_guest(crate::Supervision::Full) {
+        Ok(()) => Check::new("supervision", CheckStatus::Ok, "faults and denied calls are told in detail"),
+        Err(error) => Check::new(
+            "supervision",
+            CheckStatus::Limited,
+            format!("faults and denied calls lack details: {error}"),
+        )
+        .fix("sysctl kernel.yama.ptrace_scope=1"),
+    }
+}
+
+/// Starts a guest that does nothing but exit.
+fn probe_guest(supervision: crate::Supervision) -> Result<(), String> {
+    use std::io::Write;
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let image = crate::probe::image();
+    let mut file = fs::File::from(
+        rustix::fs::memfd_create("nabla-probe", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| text(&e))?,
+    );
+    file.write_all(&image).map_err(|e| text(&e))?;
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let guest = crate::Runtime::new()
+        .guest(path)
+        .name("nabla-probe")
+        .memory(crate::ByteSize::mib(2))
+        .console(crate::Console::null())
+        .supervision(supervision)
+        .start()
+        .map_err(|e| text(&e))?;
+    match guest.wait().map_err(|e| text(&e))? {
+        crate::ExitStatus::Exited(crate::probe::EXIT_STATUS) => Ok(()),
+        other => Err(format!("a guest that should have exited was {other}")),
+    }
+}
+
+fn landlock() -> Check {
+    match crate::confine::landlock::abi() {
+        Some(abi) => Check::new(
+            "landlock",
+            CheckStatus::Ok,
+            format!("Landlock ABI {abi} denies all files and network"),
+        ),
+        None => Check::new(
+            "landlock",
+            CheckStatus::Limited,
+            "this kernel has no Landlock, or it is off; the system call filter denies everything without it",
+        )
+        .fix("add landlock to the kernel's lsm= parameter (Linux 5.13 or later)"),
+    }
+}
+
+fn mmap_min_addr() -> Check {
+    let base = nabla_core::abi::spt::MEMORY_BASE;
+    match read_number("/proc/sys/vm/mmap_min_addr") {
+        Some(min) if min > base => Check::new(
+            "mmap_min_addr",
+            CheckStatus::Missing,
+            format!("vm.mmap_min_addr is {min}, and guests are loaded at {base}"),
+        )
+        .fix(format!("sysctl vm.mmap_min_addr={base}")),
+        _ => Check::new("mmap_min_addr", CheckStatus::Ok, format!("guests may be loaded at {base}")),
+    }
+}
+
+fn memfd() -> Check {
+    match read_number("/proc/sys/vm/memfd_noexec") {
+        Some(2..) => Check::new(
+            "memfd",
+            CheckStatus::Limited,
+            "vm.memfd_noexec forbids executing from memory; a temporary file without a name is used",
+        )
+        .fix("sysctl vm.memfd_noexec=1"),
+        _ => Check::new("memfd", CheckStatus::Ok, "the launcher can be executed from memory"),
+    }
+}
+
+fn overcommit() -> Check {
+    match read_number("/proc/sys/vm/overcommit_memory") {
+        Some(2) => Check::new(
+            "overcommit",
+            CheckStatus::Limited,
+            "vm.overcommit_memory is 2: the whole memory of every guest is set aside at its start",
+        )
+        .fix("sysctl vm.overcommit_memory=0"),
+        _ => Check::new("overcommit", CheckStatus::Ok, "guests use only the memory that they touch"),
+    }
+}
+
+fn temporary_directory() -> Check {
+    let directory = std::env::temp_dir();
+    let path = directory.display();
+    match rustix::fs::statvfs(&directory) {
+        Ok(fs) if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC) => Check::new(
+            "noexec",
+            CheckStatus::Limited,
+            format!("{path} is mounted noexec: images there are copied into each guest instead of shared"),
+        )
+        .fix("keep images on another file system"),
+        Ok(_) => Check::new("noexec", CheckStatus::Ok, format!("images in {path} are shared between guests")),
+        Err(error) => {
+            Check::new("noexec", CheckStatus::Limited, format!("{path} cannot be looked at: {error}"))
+        }
+    }
+}
+
+fn tap() -> Check {
+    match fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        Ok(_) => Check::new("tap", CheckStatus::Ok, "taps can be attached (/dev/net/tun)"),
+        Err(error) => {
+            let fix = match error.kind() {
+                io::ErrorKind::PermissionDenied => "chmod 666 /dev/net/tun",
+                _ => "modprobe tun",
+            };
+            let detail = format!("guests cannot have network devices: /dev/net/tun: {error}");
+            Check::new("tap", CheckStatus::Limited, detail).fix(fix)
+        }
+    }
+}
+
+fn cgroups() -> Check {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        Check::new("cgroup", CheckStatus::Ok, "cgroup v2")
+    } else if Path::new("/sys/fs/cgroup/memory").exists() {
+        Check::new("cgroup", CheckStatus::Ok, "cgroup v1")
+    } else {
+        Check::new(
+            "cgroup",
+            CheckStatus::Limited,
+            "no cgroups are mounted: guests' resources cannot be limited",
+        )
+        .fix("mount -t cgroup2 none /sys/fs/cgroup")
+    }
+}
+
+fn kvm() -> Check {
+    let detail = match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => "/dev/kvm can be used, but this version does not run hvt guests yet".to_owned(),
+        Err(error) => format!("/dev/kvm: {error}; this version does not run hvt guests anyway"),
+    };
+    Check::new("kvm", CheckStatus::Limited, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counter_reads_whole_names_only() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(counter(text, "oom_kill"), Some(3));
+        assert_eq!(counter(text, "oom"), None);
+    }
+
+    #[test]
+    fn every_check_that_is_not_ok_says_why() {
+        for check in checks() {
+            assert!(!check.detail.is_empty(), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn probe_guest_runs_here() {
+        probe_guest(crate::Supervision::None).unwrap();
+        probe_guest(crate::Supervision::Full).unwrap();
+    }
+}

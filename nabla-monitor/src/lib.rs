@@ -1,0 +1,65 @@
+//! Run unikernels as processes that are confined to eight system calls.
+//!
+//! A guest is an ELF file that was linked with its own library operating system against the Solo5 `spt` ABI. This
+//! crate loads it, gives it disks, network interfaces and a console, runs and confines it, and tells how it ended.
+//!
+//! ```no_run
+//! use nabla_monitor::{ByteSize, Console, ExitStatus, Runtime};
+//!
+//! let runtime = Runtime::new();
+//! let guest = runtime
+//!     .guest("app.nabla")
+//!     .memory(ByteSize::mib(64))
+//!     .disk("rootfs.iso")
+//!     .args(["--port", "80"])
+//!     .console(Console::inherit())
+//!     .start()?;
+//! match guest.wait()? {
+//!     ExitStatus::Exited(code) => println!("the guest exited with status {code}"),
+//!     other => println!("the guest was {other}"),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! * Nothing process-wide is touched: no signal handler, no `SIGCHLD`, no environment, no directory, no umask.
+//!   Guests are no children of the host program: they are started and reaped by a process of their own, one for
+//!   each [`Runtime`], which is invisible to `wait(-1)` (though not to a wait for any child with `__WALL` or
+//!   `__WCLONE`).
+//! * A guest ends when its [`Guest`] is dropped and when the host program ends, however that ends, unless it was
+//!   [detached](Guest::detach). It does not end because the thread that started it does.
+//! * Start-up costs do not depend on the size of the guest's memory, its disks, or the parts of its image that it
+//!   does not use.
+//! * Many guests can be started, waited for and killed from many threads. [`Guest::exit_fd`] lets any event loop
+//!   wait for thousands.
+//! * After a `fork` without exec, the child's copies of a [`Runtime`] and its guests do nothing when dropped.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::unwrap_used)]
+
+mod backend;
+mod config;
+mod confine;
+mod device;
+mod error;
+mod exit;
+mod guest;
+pub mod host;
+mod probe;
+mod runtime;
+mod sys;
+
+pub use crate::{
+    config::{GuestBuilder, Isolation, Supervision},
+    confine::Identity,
+    device::{
+        Console, ConsoleReader, Disk, DiskError, DiskErrorKind, MacAddress, ParseMacError, Tap, TapError,
+        TapErrorKind,
+    },
+    error::{Error, ErrorKind},
+    exit::{Denied, DeniedCall, ExitStatus, Fault, SyscallEntry, signal_name},
+    guest::{Guest, ResourceUsage},
+    runtime::Runtime,
+};
+pub use nabla_core::{Abi, ByteSize, Image};

@@ -1,0 +1,65 @@
+//! The smallest guest: one instruction sequence that exits. For finding out whether guests can run at all.
+
+use nabla_core::{Manifest, abi};
+
+/// What the guest exits with: not 0, which too many other things end with.
+pub(crate) const EXIT_STATUS: u8 = 42;
+
+/// An `spt` v2 image of two pages that calls `exit_group(42)`.
+pub(crate) fn image() -> Vec<u8> {
+    const BASE: u64 = abi::GUEST_MIN_BASE;
+    const NOTES_OFFSET: usize = 64 + 3 * 56;
+    // mov edi, 42; mov eax, 231; syscall; ud2
+    const CODE: [u8; 14] = [0xbf, EXIT_STATUS, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b];
+    let abi_note = note(abi::ABI1_NOTE_TYPE, 0, &words(&[abi::TARGET_SPT, 2, 0, 0]));
+    let manifest = Manifest::new([]).map(|manifest| manifest.encode()).unwrap_or_default();
+    let manifest_note = note(abi::MFT1_NOTE_TYPE, 4, &manifest);
+    let code_offset = 0x1000;
+
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    bytes.extend([BASE, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    let manifest_offset = NOTES_OFFSET + abi_note.len();
+    for (kind, flags, offset, address, size) in [
+        (nabla_core::elf::PT_LOAD, 5_u32, code_offset, BASE, CODE.len()),
+        (nabla_core::elf::PT_NOTE, 4, NOTES_OFFSET, 0, abi_note.len()),
+        (nabla_core::elf::PT_NOTE, 4, manifest_offset, 0, manifest_note.len()),
+    ] {
+        bytes.extend_from_slice(&kind.to_le_bytes());
+        bytes.extend_from_slice(&flags.to_le_bytes());
+        let (offset, size) = (offset as u64, size as u64);
+        bytes.extend(
+            [offset, address, address, size, size, 0x1000].iter().flat_map(|word| word.to_le_bytes()),
+        );
+    }
+    bytes.extend_from_slice(&abi_note);
+    bytes.extend_from_slice(&manifest_note);
+    bytes.resize(code_offset, 0);
+    bytes.extend_from_slice(&CODE);
+    bytes
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn note(kind: u32, padding: usize, content: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(padding + content.len()).unwrap_or(u32::MAX);
+    let mut bytes = words(&[6, size, kind]);
+    bytes.extend_from_slice(b"Solo5\0\0\0");
+    bytes.resize(bytes.len() + padding, 0);
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nabla_core::{Abi, Image};
+
+    #[test]
+    fn image_is_valid() {
+        let image = Image::parse(&image()[..]).unwrap();
+        assert_eq!((image.abi(), image.entry()), (Abi::SptV2, abi::GUEST_MIN_BASE));
+    }
+}

@@ -1,0 +1,53 @@
+//! What the tests of the monitor share.
+#![allow(dead_code, reason = "each test program uses its part of this")]
+
+use nabla_monitor::{ByteSize, Console, ExitStatus, Guest, GuestBuilder, Runtime};
+use nabla_testkit::guest;
+use std::{fs, io::Read, path::PathBuf};
+
+/// A builder for the test guest `name` with little memory and no output.
+pub fn build(runtime: &Runtime, name: &str) -> GuestBuilder {
+    runtime.guest(guest(name)).memory(ByteSize::mib(16)).console(Console::null())
+}
+
+/// Runs a guest to its end. Returns how it ended and what it wrote.
+pub fn run(builder: GuestBuilder) -> (ExitStatus, String) {
+    let guest = builder.console(Console::pipe()).start().unwrap();
+    let mut output = String::new();
+    guest.take_console().unwrap().read_to_string(&mut output).unwrap();
+    (guest.wait().unwrap(), output)
+}
+
+/// Starts the guest that waits for ever, and returns once it runs.
+pub fn start_sleeper(runtime: &Runtime) -> Guest {
+    let guest = build(runtime, "sleeper").console(Console::pipe()).start().unwrap();
+    let mut ready = [0; 6];
+    let mut console = guest.take_console().unwrap();
+    console.read_exact(&mut ready).unwrap();
+    assert_eq!(&ready, b"ready\n");
+    guest
+}
+
+/// A disk image with this content, padded to blocks of 512.
+pub fn disk_file(directory: &tempfile::TempDir, name: &str, content: &[u8]) -> PathBuf {
+    let path = directory.path().join(name);
+    let mut bytes = content.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(512).max(512), 0);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// The numbers of this process's open descriptors.
+pub fn open_descriptors() -> Vec<u32> {
+    let mut numbers: Vec<u32> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Whether a process exists.
+pub fn exists(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}")).unwrap()
+}

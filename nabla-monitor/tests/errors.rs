@@ -1,0 +1,273 @@
+//! What is wrong is told in one sentence.
+
+mod common;
+
+use common::build;
+use nabla_monitor::{Abi, ByteSize, Console, Error, ErrorKind, ExitStatus, Runtime};
+use nabla_testkit::{guest, need};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn start(runtime: &Runtime, image: impl Into<PathBuf>) -> Error {
+    runtime.guest(image).memory(ByteSize::mib(16)).console(Console::null()).start().unwrap_err()
+}
+
+/// A copy of the guest `hello`, changed.
+fn changed(directory: &tempfile::TempDir, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    let mut bytes = fs::read(guest("hello")).unwrap();
+    change(&mut bytes);
+    let path = directory.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Offset of the ABI note's content.
+fn abi_note(bytes: &[u8]) -> usize {
+    let header = [6_u32, 16, 0x3149_4241].map(u32::to_le_bytes).concat();
+    bytes.windows(12).position(|window| window == header).unwrap() + 20
+}
+
+#[test]
+fn unusable_images_are_refused_by_kind_and_reason() {
+    let runtime = Runtime::new();
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("text");
+    fs::write(&text, "#!/bin/sh\n").unwrap();
+    let empty = directory.path().join("empty");
+    fs::write(&empty, "").unwrap();
+    let set_abi = |target: u32, version: u32| {
+        move |bytes: &mut Vec<u8>| {
+            let at = abi_note(bytes);
+            bytes[at..at + 8].copy_from_slice(&[target, version].map(u32::to_le_bytes).concat());
+        }
+    };
+    use ErrorKind::{NotFound, NotRunnable};
+    for (image, kind, message) in [
+        (directory.path().join("none"), NotFound, "No such file or directory"),
+        (directory.path().to_owned(), NotRunnable, "is not a regular file"),
+        ("/dev/null".into(), NotRunnable, "is not a regular file"),
+        (text, NotRunnable, "it is not an ELF file"),
+        (empty, NotRunnable, "it is not an ELF file"),
+        ("/bin/true".into(), NotRunnable, "ET_DYN"),
+        (changed(&directory, "virtio", set_abi(3, 1)), NotRunnable, "virtio"),
+        (changed(&directory, "future", set_abi(2, 3)), NotRunnable, "version 3"),
+        (changed(&directory, "hvt", set_abi(1, 2)), NotRunnable, "its ABI is hvt-v2"),
+        (changed(&directory, "short", |bytes| bytes.truncate(3000)), NotRunnable, "past the end of the file"),
+    ] {
+        let error = start(&runtime, &image);
+        assert_eq!(error.kind(), kind, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(message) && text.contains(image.to_str().unwrap()), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn image_without_permission_is_not_runnable() {
+    if !need::root() {
+        return;
+    }
+    // Root may read everything, so somebody else has to try: a program that runs as nobody.
+    let directory = tempfile::tempdir().unwrap();
+    let image = changed(&directory, "secret", |_| {});
+    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&image, mode).unwrap();
+    let error = as_nobody(|| {
+        let error = start(&Runtime::new(), &image);
+        format!("{:?} {error}", error.kind())
+    });
+    assert!(error.starts_with("NotRunnable") && error.contains("Permission denied"), "{error}");
+}
+
+/// Runs `f` in a forked child with the rights of nobody.
+fn as_nobody(f: impl FnOnce() -> String) -> String {
+    use std::io::{Read, Write};
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    // SAFETY: the test program has other threads, but `f` needs no lock of theirs; the child ends by _exit.
+    let pid = unsafe { libc_free::fork() };
+    if pid == 0 {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let id = rustix::process::Uid::from_raw(65534);
+            let gid = rustix::process::Gid::from_raw(65534);
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+            f()
+        }));
+        let mut writer = fs::File::from(writer);
+        let _ = writer.write_all(result.unwrap_or_else(|_| "panicked".to_owned()).as_bytes());
+        libc_free::exit();
+    }
+    drop(writer);
+    let mut text = String::new();
+    fs::File::from(reader).read_to_string(&mut text).unwrap();
+    libc_free::wait(pid);
+    text
+}
+
+/// fork, _exit and waitpid by number: std has none of them.
+mod libc_free {
+    use std::arch::asm;
+
+    pub unsafe fn fork() -> i64 {
+        syscall(57, 0)
+    }
+
+    pub fn exit() -> ! {
+        syscall(231, 0);
+        unreachable!("exit_group does not return")
+    }
+
+    pub fn wait(pid: i64) {
+        syscall(61, pid);
+    }
+
+    fn syscall(number: i64, argument: i64) -> i64 {
+        let result;
+        // SAFETY: fork and exit_group take no pointers, and wait4 gets null ones.
+        unsafe {
+            asm!("syscall", inlateout("rax") number => result, in("rdi") argument, in("rsi") 0, in("rdx") 0,
+                 in("r10") 0, lateout("rcx") _, lateout("r11") _);
+        }
+        result
+    }
+}
+
+#[test]
+fn memory_that_does_not_suit_is_refused() {
+    let runtime = Runtime::new();
+    for (size, message) in [
+        (ByteSize::bytes(0), "too little"),
+        (ByteSize::mib(1), "too little"),
+        (ByteSize::bytes((16 << 20) + 1), "not a multiple of 4 KiB"),
+        (ByteSize::gib(1 << 20), "more than the 64 TiB"),
+        (ByteSize::bytes(u64::MAX), "not a multiple"),
+    ] {
+        let error = build(&runtime, "hello").memory(size).start().unwrap_err();
+        assert!(error.to_string().contains(message), "{size}: {error}");
+    }
+    let error = build(&runtime, "bigbss").memory(ByteSize::mib(16)).start().unwrap_err();
+    assert!(error.to_string().contains("needs at least"), "{error}");
+    let guest = build(&runtime, "bigbss").memory(ByteSize::mib(128)).start().unwrap();
+    assert_eq!(guest.wait().unwrap(), ExitStatus::Exited(0));
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_refused() {
+    let runtime = Runtime::new();
+    let error = build(&runtime, "hello").arg("x".repeat(8192)).start().unwrap_err();
+    assert!(error.to_string().contains("8191"), "{error}");
+    assert!(build(&runtime, "hello").arg("x".repeat(8191)).start().unwrap().wait().unwrap().success());
+    let error = build(&runtime, "hello").arg("a\0b").start().unwrap_err();
+    assert!(error.to_string().contains("NUL"), "{error}");
+}
+
+#[test]
+fn forced_abi_that_contradicts_the_note_is_refused() {
+    let runtime = Runtime::new();
+    assert!(build(&runtime, "hello").abi(Abi::SptV2).start().unwrap().wait().unwrap().success());
+    let error = build(&runtime, "hello").abi(Abi::SptV1).start().unwrap_err();
+    assert!(error.to_string().contains("its ABI note says spt-v2, and spt-v1 was asked for"), "{error}");
+}
+
+#[test]
+fn spt_v1_runs_like_v2() {
+    let runtime = Runtime::new();
+    let directory = tempfile::tempdir().unwrap();
+    let image = changed(&directory, "v1", |bytes| {
+        let at = abi_note(bytes) + 4;
+        bytes[at] = 1;
+    });
+    let guest = runtime.guest(image).console(Console::null()).start().unwrap();
+    assert!(guest.wait().unwrap().success());
+}
+
+#[test]
+fn writable_and_executable_segment_is_refused_unless_allowed() {
+    let runtime = Runtime::new();
+    let directory = tempfile::tempdir().unwrap();
+    let image = changed(&directory, "rwx", |bytes| {
+        let (offset, size) = (64, 56);
+        let header =
+            (0..).map(|i| offset + i * size).find(|&at| bytes[at..at + 8] == [1, 0, 0, 0, 5, 0, 0, 0]);
+        bytes[header.unwrap() + 4] = 7;
+    });
+    let error = start(&runtime, &image);
+    assert!(error.to_string().contains("writable and executable"), "{error}");
+    let guest = runtime.guest(&image).console(Console::null()).exec_heap(true).start().unwrap();
+    assert!(guest.wait().unwrap().success());
+}
+
+#[test]
+fn cgroup_that_does_not_exist_is_refused() {
+    let mut isolation = nabla_monitor::Isolation::default();
+    isolation.cgroup = Some("/nonexistent/cgroup".into());
+    let error = build(&Runtime::new(), "hello").isolation(isolation).start().unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/cgroup"), "{error}");
+}
+
+#[test]
+fn image_on_a_noexec_mount_runs() {
+    if !need::root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mount = Mount::tmpfs(directory.path(), "noexec");
+    let image = mount.0.join("hello");
+    fs::copy(guest("hello"), &image).unwrap();
+    let running = Runtime::new().guest(&image).console(Console::null()).start().unwrap();
+    assert!(running.wait().unwrap().success());
+}
+
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tmpfs(path: &Path, options: &str) -> Self {
+        let output =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn image_truncated_under_a_running_guest_is_a_bus_error() {
+    let runtime = Runtime::new();
+    let directory = tempfile::tempdir().unwrap();
+    // The file must hold pages that the guest has not touched when it is truncated: padded text does.
+    let image = directory.path().join("image");
+    fs::copy(guest("sleeper"), &image).unwrap();
+    let running =
+        runtime.guest(&image).memory(ByteSize::mib(16)).arg("200").console(Console::pipe()).start().unwrap();
+    let mut console = running.take_console().unwrap();
+    std::io::Read::read_exact(&mut console, &mut [0; 6]).unwrap();
+    fs::OpenOptions::new().write(true).open(&image).unwrap().set_len(0).unwrap();
+    let status = running.wait().unwrap();
+    let ExitStatus::Faulted(fault) = status else { panic!("{status}") };
+    assert_eq!(fault.signal, 7, "{status}");
+    assert!(status.to_string().contains("truncated"), "{status}");
+}
+
+#[test]
+fn failed_starts_leave_nothing_behind() {
+    let runtime = Runtime::new();
+    start(&runtime, "/bin/true");
+    let before = common::open_descriptors();
+    for _ in 0..20 {
+        start(&runtime, "/bin/true");
+        start(&runtime, "/nonexistent");
+        build(&runtime, "cat").start().unwrap_err();
+        build(&runtime, "hello").console(Console::file("/nonexistent/x")).start().unwrap_err();
+        // Fails in the launcher, in its own process: nothing has that much address space under this limit.
+    }
+    assert_eq!(common::open_descriptors(), before);
+}

@@ -1,0 +1,99 @@
+//! Many guests at once, and nothing left afterwards.
+//!
+//! In a program of its own, since it counts the descriptors and processes of the whole program.
+
+mod common;
+
+use common::{build, exists, open_descriptors};
+use nabla_monitor::{Console, ExitStatus, Guest, Runtime};
+use std::{fs, io::Read, sync::Mutex, thread};
+
+/// Both tests count what the program has open.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Processes that share this program's memory: supervisors.
+fn children() -> Vec<u32> {
+    let own = std::process::id().to_string();
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)) == Some(&own)
+        })
+        .collect()
+}
+
+#[test]
+fn a_thousand_guests_live_at_once_and_leave_nothing() {
+    let _alone = ALONE.lock().unwrap();
+    let _ = nabla_testkit::guest("sleeper");
+    let descriptors = open_descriptors();
+    let processes = children();
+    {
+        let runtime = Runtime::new();
+        let start = || -> (Guest, _) {
+            let guest = build(&runtime, "sleeper").console(Console::pipe()).start().unwrap();
+            let console = guest.take_console().unwrap();
+            (guest, console)
+        };
+        // Two descriptors for each guest here; a limit of 1024 would not do.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        if limit.current.is_some_and(|limit| limit < 4096) {
+            let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+        }
+        let mut guests: Vec<_> = (0..1000).map(|_| start()).collect();
+        for (_, console) in &mut guests {
+            let mut ready = [0; 6];
+            console.read_exact(&mut ready).unwrap();
+        }
+        let memory: u64 = guests.iter().take(50).map(|(guest, _)| proportional_memory(guest.pid())).sum();
+        assert!(memory / 50 < 100 << 10, "an idle guest uses {} bytes", memory / 50);
+        let pids: Vec<u32> = guests.iter().map(|(guest, _)| guest.pid()).collect();
+        assert!(guests.iter().all(|(guest, _)| guest.try_wait().unwrap().is_none()));
+        for (guest, _) in &guests[..500] {
+            guest.kill().unwrap();
+        }
+        for (guest, _) in &guests[..500] {
+            assert_eq!(guest.wait().unwrap(), ExitStatus::Killed(9));
+        }
+        drop(guests);
+        assert!(!pids.into_iter().any(exists));
+    }
+    assert_eq!(open_descriptors(), descriptors);
+    assert_eq!(children(), processes);
+}
+
+fn proportional_memory(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn guests_start_and_end_from_many_threads() {
+    let _alone = ALONE.lock().unwrap();
+    let _ = nabla_testkit::guest("exit");
+    let descriptors = open_descriptors();
+    {
+        let runtime = Runtime::new();
+        thread::scope(|scope| {
+            for thread in 0..8_u8 {
+                let runtime = &runtime;
+                scope.spawn(move || {
+                    for i in 0..40_u8 {
+                        let code = thread * 20 + i % 20;
+                        let guest = build(runtime, "exit").arg(code.to_string()).start().unwrap();
+                        if i % 4 == 3 {
+                            guest.kill().unwrap();
+                        } else {
+                            assert_eq!(guest.wait().unwrap(), ExitStatus::Exited(code));
+                        }
+                    }
+                });
+            }
+        });
+    }
+    assert_eq!(open_descriptors(), descriptors);
+}
