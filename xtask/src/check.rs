@@ -1,0 +1,78 @@
+//! Tests, lints and benchmarks.
+
+use crate::build::{self, cargo, describe, run, workspace};
+use anyhow::{Context, Result};
+use std::{fs, process::Command};
+
+/// Workspaces of guests and fuzz targets, which `--workspace` does not reach.
+const OTHER_WORKSPACES: [&str; 3] = ["guests", "examples/cat", "fuzz"];
+
+/// Runs every test, then lists the skipped ones with their reasons.
+pub fn test(args: &[String]) -> Result<()> {
+    let list = build::target_directory().join("skipped-tests.txt");
+    if let Err(error) = fs::remove_file(&list)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("cannot remove {}", list.display()));
+    }
+    let result = run(cargo().args(["test", "--workspace"]).args(args));
+    let skipped = fs::read_to_string(&list).unwrap_or_default();
+    let mut skipped: Vec<&str> = skipped.lines().collect();
+    skipped.sort_unstable();
+    skipped.dedup();
+    if skipped.is_empty() {
+        println!("==> no test was skipped");
+    } else {
+        println!("==> {} skipped, since this machine lacks something:", skipped.len());
+        for line in skipped {
+            let (name, reason) = line.split_once('\t').unwrap_or((line, ""));
+            println!("      {name}: {reason}");
+        }
+    }
+    result
+}
+
+/// Builds everything that is compared in release mode and runs the comparison.
+pub fn bench(args: &[String]) -> Result<()> {
+    let nabla = build::nabla()?;
+    let guests = build::guests("guests", "guests")?;
+    let mut command = cargo();
+    command.args(["run", "--release", "--quiet", "--package", "nabla-benches", "--"]);
+    command.arg("--nabla").arg(nabla).arg("--guests").arg(guests).args(args);
+    run(&mut command)
+}
+
+/// Everything that must pass before a change lands.
+pub fn ci() -> Result<()> {
+    let mut steps: Vec<Command> = Vec::new();
+    let step = |args: &[&str]| {
+        let mut command = cargo();
+        command.args(args);
+        command
+    };
+    steps.push(step(&["fmt", "--all", "--check"]));
+    steps.push(step(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    // What other people's builds see: the smallest crates alone.
+    steps.push(step(&["clippy", "-p", "nabla-core", "--no-default-features", "--", "-D", "warnings"]));
+    let image_only =
+        ["-p", "nabla-core", "--no-default-features", "--features", "image", "--", "-D", "warnings"];
+    steps.push(step(&[&["clippy"][..], &image_only].concat()));
+    steps.push(step(&["clippy", "-p", "nabla-guest", "--features", "hvt", "--", "-D", "warnings"]));
+    for other in OTHER_WORKSPACES {
+        for tool in [&["fmt", "--check"][..], &["clippy", "--", "-D", "warnings"]] {
+            let mut command = cargo();
+            command.current_dir(workspace().join(other)).args(tool);
+            command.env("CARGO_TARGET_DIR", build::target_directory().join(other.replace('/', "-")));
+            steps.push(command);
+        }
+    }
+    let mut docs = step(&["doc", "--workspace", "--no-deps"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    steps.push(docs);
+    for mut command in steps {
+        println!("==> {}", describe(&command));
+        run(&mut command)?;
+    }
+    println!("==> the tests");
+    test(&[])
+}
