@@ -21,6 +21,7 @@ pub struct CommandLine(Vec<u8>);
 
 /// Why arguments make no command line.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CommandLineError {
     /// The ABI has room for 8192 bytes with the terminating NUL.
     #[error("the guest's command line has {length} bytes, and at most {max} fit", max = CMDLINE_SIZE - 1)]

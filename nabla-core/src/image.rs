@@ -178,6 +178,7 @@ impl fmt::Display for Warning {
 
 /// What can be wrong with an image.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ImageError {
     /// The ELF file.
     #[error(transparent)]

@@ -13,6 +13,7 @@ use zerocopy::IntoBytes;
 
 /// Why a memory size does not suit an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum MemoryError {
     /// The image does not fit.
     #[error("the image ends at {end:#x}, so {size} of memory is too little: it needs at least {minimum}")]

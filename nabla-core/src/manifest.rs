@@ -148,6 +148,7 @@ pub const fn block_size_is_valid(size: u64) -> bool {
 
 /// What can be wrong with a manifest or with what is attached to it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ManifestError {
     /// It is shorter than its header.
     #[error("the manifest has {size} bytes, and its header alone needs 8")]

@@ -22,6 +22,7 @@ const MAX_MANIFEST_SIZE: usize = MFT1_NOTE_ALIGN - NOTE_HEADER_SIZE % MFT1_NOTE_
 
 /// What can be wrong with a note of Solo5.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum NoteError {
     /// The file could not be read.
     #[error(transparent)]

@@ -71,6 +71,7 @@ impl fmt::Display for ByteSize {
 
 /// Why a text is no [`ByteSize`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ParseByteSizeError {
     /// It does not start with a decimal number.
     #[error("'{0}' is not a size: expected a number with an optional unit, such as 512M or 4G")]

@@ -10,6 +10,7 @@ use thiserror::Error;
 /// Fields are named after what they hold: `index` is that of the program header, counted from 0; addresses,
 /// offsets and sizes are in bytes, as the file has them.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ElfError {
     /// The file could not be read.
     #[error(transparent)]
