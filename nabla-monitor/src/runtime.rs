@@ -49,11 +49,11 @@ impl Runtime {
         *self.0.landlock.get_or_init(landlock::abi)
     }
 
-    /// The supervisor; a new one if there was none or somebody killed it.
+    /// The supervisor; a new one if there was none, if somebody killed it, or if this program has changed its user.
     pub(crate) fn supervisor(&self) -> io::Result<Arc<Supervisor>> {
         let mut supervisor = lock(&self.0.supervisor);
         match &*supervisor {
-            Some(running) if running.is_alive() => Ok(Arc::clone(running)),
+            Some(running) if running.is_alive() && running.has_our_rights() => Ok(Arc::clone(running)),
             _ => {
                 let started = Arc::new(Supervisor::new()?);
                 *supervisor = Some(Arc::clone(&started));

@@ -260,3 +260,61 @@ fn guest_with_a_tap_and_another_identity_runs() {
     assert!(status.contains("Groups:\t \n"), "{status}");
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
 }
+
+#[test]
+fn guest_killed_for_want_of_memory_says_so() {
+    if !need::root() {
+        return;
+    }
+    let Some(cgroup) = MemoryCgroup::with_limit(32 << 20) else {
+        need::skip("needs a memory cgroup that root can make");
+        return;
+    };
+    let runtime = Runtime::new();
+    let mut isolation = Isolation::default();
+    isolation.cgroup = Some(cgroup.0.clone());
+    let start = |isolation: &Isolation, mib: &str| {
+        build(&runtime, "memory")
+            .memory(ByteSize::mib(256))
+            .arg(mib)
+            .isolation(isolation.clone())
+            .start()
+            .unwrap()
+    };
+    assert_eq!(start(&isolation, "200").wait().unwrap(), ExitStatus::OutOfMemory);
+    assert_eq!(start(&isolation, "4").wait().unwrap(), ExitStatus::Exited(0));
+    let killed = start(&isolation, "4");
+    killed.kill().unwrap();
+    assert_ne!(killed.wait().unwrap(), ExitStatus::OutOfMemory);
+}
+
+/// A cgroup with a limit on memory, v1 or v2.
+struct MemoryCgroup(std::path::PathBuf);
+
+impl MemoryCgroup {
+    fn with_limit(bytes: u64) -> Option<Self> {
+        for (root, limit, swap) in [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max", "memory.swap.max"),
+        ] {
+            let cgroup = Self(std::path::Path::new(root).join(format!("nabla-test-{}", std::process::id())));
+            if fs::create_dir(&cgroup.0).is_err() {
+                continue;
+            }
+            if fs::write(cgroup.0.join(limit), bytes.to_string()).is_ok() {
+                let _ = fs::write(
+                    cgroup.0.join(swap),
+                    if limit.starts_with("memory.max") { "0".into() } else { bytes.to_string() },
+                );
+                return Some(cgroup);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for MemoryCgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}

@@ -97,3 +97,26 @@ fn guests_start_and_end_from_many_threads() {
     }
     assert_eq!(open_descriptors(), descriptors);
 }
+
+#[test]
+fn failed_starts_leave_nothing_behind() {
+    let _alone = ALONE.lock().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    // A cgroup that cannot be entered: this fails in the guest's process.
+    std::os::unix::fs::symlink("/dev/full", directory.path().join("cgroup.procs")).unwrap();
+    let mut isolation = nabla_monitor::Isolation::default();
+    isolation.cgroup = Some(directory.path().to_owned());
+    let runtime = Runtime::new();
+    build(&runtime, "hello").start().unwrap().wait().unwrap();
+    let (descriptors, processes) = (open_descriptors(), children());
+    for _ in 0..20 {
+        runtime.guest("/bin/true").start().unwrap_err();
+        runtime.guest("/nonexistent").start().unwrap_err();
+        build(&runtime, "cat").start().unwrap_err();
+        build(&runtime, "hello").console(Console::file("/nonexistent/x")).start().unwrap_err();
+        let error = build(&runtime, "hello").isolation(isolation.clone()).start().unwrap_err();
+        assert!(error.to_string().starts_with("cannot enter the cgroup: No space left on device"), "{error}");
+    }
+    assert_eq!(open_descriptors(), descriptors);
+    assert_eq!(children(), processes);
+}

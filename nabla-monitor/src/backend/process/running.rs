@@ -121,7 +121,11 @@ impl Running for ProcessGuest {
 
     fn kill(&self) -> io::Result<()> {
         self.killed_by_us.store(true, SeqCst);
-        self.signal(Signal::KILL)
+        // A program that has given up root may not kill what it started before; the supervisor may.
+        if self.signal(Signal::KILL).is_err() {
+            self.supervisor.kill(&self.slot);
+        }
+        Ok(())
     }
 
     fn pause(&self) -> io::Result<()> {
@@ -178,7 +182,7 @@ impl Drop for ProcessGuest {
             return;
         }
         if self.slot.released.load(SeqCst) == 0 {
-            let _ = self.signal(Signal::KILL);
+            let _ = self.kill();
         }
         // The slot must outlive the supervisor's use of it, and the guest shall be gone when this returns.
         self.supervisor.wait_released(&self.slot);

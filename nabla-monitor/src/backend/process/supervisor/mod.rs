@@ -28,10 +28,11 @@ use rustix::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
     },
+    process::{Gid, Uid, getegid, geteuid},
 };
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    mem::MaybeUninit,
+    mem::{ManuallyDrop, MaybeUninit},
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::{
@@ -63,10 +64,14 @@ struct Shared {
 #[derive(Debug)]
 pub struct Supervisor {
     pid: i32,
-    /// One request at a time.
-    socket: Mutex<OwnedFd>,
-    shared: Box<Shared>,
-    _stacks: Stacks,
+    /// Our end; `None` only while this is dropped.
+    socket: Option<OwnedFd>,
+    /// Held from a request to its answer.
+    turn: Mutex<()>,
+    shared: ManuallyDrop<Box<Shared>>,
+    /// User and group it was started with.
+    identity: (Uid, Gid),
+    stacks: ManuallyDrop<Stacks>,
 }
 
 // SAFETY: the pointer in `Shared` is to memory of `Stacks`, which only the supervisor uses.
@@ -146,7 +151,14 @@ impl Supervisor {
         };
         drop(blocked);
         let pid = i32::try_from(sys::check(result)?).unwrap_or(-1);
-        Ok(Self { pid, socket: Mutex::new(socket), shared, _stacks: stacks })
+        Ok(Self {
+            pid,
+            socket: Some(socket),
+            turn: Mutex::new(()),
+            shared: ManuallyDrop::new(shared),
+            identity: identity(),
+            stacks: ManuallyDrop::new(stacks),
+        })
     }
 
     /// Has a guest started. `descriptors` get the numbers 0, 1, 2 and so on in the guest's process; a cgroup's
@@ -161,22 +173,19 @@ impl Supervisor {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<OwnedFd, (Stage, io::Error)> {
         let lost = |error: io::Error| (Stage::Clone, error);
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = ptr::from_mut(request) as usize;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(start::MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-            return Err((Stage::MoveDescriptors, io::Error::from(Errno::MFILE)));
+            return Err((Stage::MoveDescriptors, Errno::MFILE.into()));
         }
-        let bytes = address.to_ne_bytes();
-        let flags = SendFlags::NOSIGNAL;
-        rustix::io::retry_on_intr(|| sendmsg(&*socket, &[IoSlice::new(&bytes)], &mut control, flags))
-            .map_err(|errno| lost(errno.into()))?;
+        self.send(ptr::from_mut(request), &mut control).map_err(|errno| lost(errno.into()))?;
+        let socket = self.socket.as_ref().ok_or_else(|| lost(Errno::BADF.into()))?;
         let mut answer = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
-            recvmsg(&*socket, &mut [IoSliceMut::new(&mut answer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(socket, &mut [IoSliceMut::new(&mut answer)], &mut control, RecvFlags::CMSG_CLOEXEC)
         })
         .map_err(|errno| lost(errno.into()))?;
         if received.bytes == 0 {
@@ -191,13 +200,31 @@ impl Supervisor {
                 RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
                 _ => None,
             })
-            .ok_or_else(|| lost(io::Error::from(Errno::MFILE)))
+            .ok_or_else(|| lost(Errno::MFILE.into()))
     }
 
-    /// Makes it look at the slots' flags.
+    fn send(
+        &self,
+        request: *mut Request,
+        control: &mut SendAncillaryBuffer<'_, '_, '_>,
+    ) -> Result<(), Errno> {
+        let socket = self.socket.as_ref().ok_or(Errno::BADF)?;
+        let bytes = request.expose_provenance().to_ne_bytes();
+        rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(&bytes)], control, SendFlags::NOSIGNAL))?;
+        Ok(())
+    }
+
+    /// Makes it look at the slots' flags. By a message and not a signal: a program that has given up root may not
+    /// send it any.
     fn wake(&self) {
-        // SAFETY: a signal to a process that waits for it.
-        unsafe { syscall(nr::KILL, [number(self.pid), number(task::SIG_WAKE), 0, 0, 0, 0]) };
+        // If it is gone, there is nobody to look.
+        let _ = self.send(ptr::null_mut(), &mut SendAncillaryBuffer::default());
+    }
+
+    /// Whether it runs as the same user as this program now does. Otherwise a program that has given up root would
+    /// still start guests as root.
+    pub fn has_our_rights(&self) -> bool {
+        self.identity == identity()
     }
 
     /// Whether it still runs. Somebody may have killed it, and the guests with it.
@@ -226,6 +253,12 @@ impl Supervisor {
         }
     }
 
+    /// Has a guest killed that this program may not kill itself.
+    pub fn kill(&self, slot: &Slot) {
+        slot.kill.store(1, SeqCst);
+        self.wake();
+    }
+
     /// Lets a guest go, so that it outlives this program.
     pub fn detach(&self, slot: &Slot) {
         slot.detach.store(1, SeqCst);
@@ -251,13 +284,22 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // After a fork without exec there are two of these, and only the original's supervisor exists.
-        if own_pid() != self.shared.host_pid {
-            return;
+        if own_pid() == self.shared.host_pid {
+            self.shared.quit.store(1, SeqCst);
+            self.wake();
+            self.socket = None;
+            self.has_ended(false);
         }
-        self.shared.quit.store(1, SeqCst);
-        self.wake();
-        self.has_ended(false);
+        // SAFETY: whoever used them has been reaped, or exists in another process only.
+        unsafe {
+            ManuallyDrop::drop(&mut self.shared);
+            ManuallyDrop::drop(&mut self.stacks);
+        }
     }
+}
+
+fn identity() -> (Uid, Gid) {
+    (geteuid(), getegid())
 }
 
 /// A non-negative number, such as a pid, a signal or a descriptor, as system calls take it.

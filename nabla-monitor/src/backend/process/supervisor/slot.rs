@@ -22,6 +22,8 @@ pub struct Slot {
     pub stopped: AtomicU32,
     /// Set by the host program: the supervisor shall let the guest go.
     pub detach: AtomicU32,
+    /// Set by the host program: the supervisor shall kill the guest.
+    pub kill: AtomicU32,
     /// Futex: 1 once the supervisor is done with this slot for good.
     pub released: AtomicU32,
     /// Next in the supervisor's list. Only the supervisor touches it.
@@ -74,6 +76,7 @@ impl Slot {
             traced: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
             detach: AtomicU32::new(0),
+            kill: AtomicU32::new(0),
             released: AtomicU32::new(0),
             next: AtomicPtr::new(ptr::null_mut()),
             ending: UnsafeCell::new(ending),

@@ -7,7 +7,7 @@ use super::{
     },
     Shared, number,
     slot::Slot,
-    task::{PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, ptrace},
+    task::{PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, kill, ptrace},
 };
 use crate::sys::{self, check, nr, syscall};
 use rustix::io::Errno;
@@ -47,11 +47,14 @@ impl Request {
     }
 }
 
-/// Receives a request and carries it out. Returns the slot of the guest that runs now, or null. `None` when the
-/// host program has closed its end.
+/// Receives a request and carries it out. Returns the slot of the guest that runs now, or null (a request without an
+/// address is only to wake). `None` when the host program has closed its end.
 pub fn serve(shared: &Shared) -> Option<*mut Slot> {
     let mut descriptors = [-1; MAX_DESCRIPTORS + 1];
     let (request, count) = receive(shared.socket, &mut descriptors)?;
+    if request.is_null() {
+        return Some(ptr::null_mut());
+    }
     // SAFETY: the address came from the host program over a socket that nobody else has, and the host program keeps
     // the request until it has the answer.
     let request = unsafe { &mut *request };
@@ -159,12 +162,6 @@ unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
         // SAFETY: ends this process.
         unsafe { syscall(nr::EXIT, [u64::from(LAUNCH_FAILED), 0, 0, 0, 0, 0]) };
     }
-}
-
-fn kill(pid: i32) {
-    const SIGKILL: u64 = 9;
-    // SAFETY: a child of this process that has not been reaped.
-    unsafe { syscall(nr::KILL, [number(pid), SIGKILL, 0, 0, 0, 0]) };
 }
 
 /// Kills and reaps a guest that did not come to life.

@@ -19,8 +19,6 @@ use std::{ffi::c_void, ptr, sync::atomic::Ordering::SeqCst};
 const SIGCHLD: i32 = 17;
 const SIGSTOP: i32 = 19;
 const SIGTTOU: i32 = 22;
-/// A flag was set.
-pub const SIG_WAKE: i32 = 10;
 /// A thread of the host program ended; perhaps all of it did.
 const SIG_PARENT: i32 = 12;
 
@@ -53,7 +51,7 @@ pub unsafe extern "C" fn main(argument: *mut c_void) -> ! {
                 Work::Signal => {}
                 Work::End => break,
             }
-            guests.detach_marked();
+            guests.heed_marks();
             guests.handle_events();
         }
     }
@@ -76,7 +74,7 @@ fn set_up(shared: &Shared) -> Option<i32> {
     const SFD_NONBLOCK_CLOEXEC: u64 = 0x8_0800;
     let default_action = [0_u64; 4];
     let bit = |signal: i32| 1_u64 << (signal - 1);
-    let set = bit(SIGCHLD) | bit(SIG_WAKE) | bit(SIG_PARENT);
+    let set = bit(SIGCHLD) | bit(SIG_PARENT);
     let socket = number(shared.socket);
     // SAFETY: all of this concerns only this process, whose signals are blocked: descriptors and directory are
     // copies, the name is per process, and a host program that ignores SIGCHLD must not make this one miss it.
@@ -92,6 +90,12 @@ fn set_up(shared: &Shared) -> Option<i32> {
         syscall(nr::SIGNALFD4, [u64::MAX, sys::address_of(&set), 8, SFD_NONBLOCK_CLOEXEC, 0, 0])
     };
     i32::try_from(signals).ok().filter(|&fd| fd >= 0)
+}
+
+/// Kills a guest, which is a child of this process that has not been reaped.
+pub fn kill(pid: i32) {
+    // SAFETY: concerns only a guest.
+    unsafe { syscall(nr::KILL, [number(pid), number(SIGKILL), 0, 0, 0, 0]) };
 }
 
 fn parent_is(pid: i32) -> bool {
@@ -161,12 +165,16 @@ impl Guests {
         }
     }
 
-    /// Lets those go that shall be let go. A traced guest has to be stopped for that; the stop comes as an event.
-    fn detach_marked(&mut self) {
+    /// Kills those that shall be killed, and lets those go that shall be let go. A traced guest has to be stopped for
+    /// that; the stop comes as an event.
+    fn heed_marks(&mut self) {
         let mut slot = self.first;
         // SAFETY: slots in the list are kept until they are released.
         while let Some(guest) = unsafe { slot.as_ref() } {
             slot = guest.next.load(SeqCst);
+            if guest.kill.swap(0, SeqCst) == 1 {
+                kill(guest.pid.load(SeqCst));
+            }
             if guest.detach.load(SeqCst) == 1 {
                 guest.detach.store(2, SeqCst);
                 let pid = guest.pid.load(SeqCst);
@@ -214,8 +222,7 @@ impl Guests {
         let mut slot = self.first;
         // SAFETY: as above. The host program may be gone, but its memory stays as long as this process uses it.
         while let Some(guest) = unsafe { slot.as_ref() } {
-            // SAFETY: a child of this process that has not been reaped.
-            unsafe { syscall(nr::KILL, [number(guest.pid.load(SeqCst)), number(SIGKILL), 0, 0, 0, 0]) };
+            kill(guest.pid.load(SeqCst));
             slot = guest.next.load(SeqCst);
         }
     }
