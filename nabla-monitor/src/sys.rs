@@ -136,12 +136,23 @@ pub fn futex_wait(word: &core::sync::atomic::AtomicU32, expected: u32) {
     }
 }
 
-/// Blocks while `word`, which the kernel clears when a process ends, has the value `expected`. May return early.
-pub fn futex_wait_shared(word: &core::sync::atomic::AtomicU32, expected: u32) {
+/// Blocks while `word`, which the kernel clears when a process ends, has the value `expected`, and for `nanoseconds`
+/// at most (under a second). May return early.
+pub fn futex_wait_shared(word: &core::sync::atomic::AtomicU32, expected: u32, nanoseconds: u64) {
     const FUTEX_WAIT: u64 = 0;
-    // SAFETY: as above.
+    let timeout = [0, nanoseconds];
+    // SAFETY: as above; the timeout is a timespec.
     unsafe {
-        syscall(nr::FUTEX, [address_of(word), FUTEX_WAIT, u64::from(expected), 0, 0, 0]);
+        syscall(nr::FUTEX, [address_of(word), FUTEX_WAIT, u64::from(expected), address_of(&timeout), 0, 0]);
+    }
+}
+
+/// Wakes everybody who waits with [`futex_wait_shared`].
+pub fn futex_wake_shared(word: &core::sync::atomic::AtomicU32) {
+    const FUTEX_WAKE: u64 = 1;
+    // SAFETY: `word` is an aligned 32-bit integer.
+    unsafe {
+        syscall(nr::FUTEX, [address_of(word), FUTEX_WAKE, i32::MAX.cast_unsigned().into(), 0, 0, 0]);
     }
 }
 

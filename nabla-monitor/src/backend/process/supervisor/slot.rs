@@ -99,6 +99,12 @@ impl Slot {
         (self.released.load(SeqCst) == 1).then(|| unsafe { *self.ending.get() })
     }
 
+    /// Sets a futex that the kernel sets too, and wakes who waits on it.
+    pub fn set_shared(word: &AtomicU32, value: u32) {
+        word.store(value, SeqCst);
+        sys::futex_wake_shared(word);
+    }
+
     /// Sets a futex and wakes who waits on it.
     pub fn set(word: &AtomicU32, value: u32) {
         word.store(value, SeqCst);

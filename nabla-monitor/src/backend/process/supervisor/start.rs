@@ -134,7 +134,11 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
     Slot::set(&birth.go, 1);
     while birth.alive.load(SeqCst) != 0 {
         // The kernel wakes by the address in all memory, so this is not a private futex.
-        sys::futex_wait_shared(&birth.alive, 1);
+        sys::futex_wait_shared(&birth.alive, 1, 20_000_000);
+        if birth.alive.load(SeqCst) != 0 {
+            // Somebody may have killed it, and then it stops on its way out, since it is traced.
+            resume_stopped(pid);
+        }
     }
     // SAFETY: the child wrote it, if at all, before it ended.
     if let Some(failed) = unsafe { ptr::read_volatile(&raw const birth.failed) } {
@@ -157,10 +161,27 @@ unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
         }
         let failed = become_launcher(&(*birth).child);
         ptr::write_volatile(&raw mut (*birth).failed, Some(failed));
+        // The kernel would do that later, but a traced process stops before. From here on the supervisor only waits
+        // for the end of this process, so stack and `birth` stay until then.
+        Slot::set_shared(&(*birth).alive, 0);
     }
     loop {
         // SAFETY: ends this process.
         unsafe { syscall(nr::EXIT, [u64::from(LAUNCH_FAILED), 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Lets a guest go on that has stopped.
+fn resume_stopped(pid: i32) {
+    const P_PID: u64 = 1;
+    const WNOHANG_WSTOPPED_WALL: u64 = 1 | 2 | 0x4000_0000;
+    let mut info = [0_i32; 32];
+    // SAFETY: `info` has the 128 bytes of a siginfo_t.
+    unsafe {
+        syscall(nr::WAITID, [P_PID, number(pid), info.as_mut_ptr() as u64, WNOHANG_WSTOPPED_WALL, 0, 0]);
+        if info[0] != 0 {
+            ptrace(super::task::PTRACE_CONT, pid, 0, 0);
+        }
     }
 }
 
