@@ -1,0 +1,27 @@
+//! `nabla completions`.
+
+use crate::{cli, output};
+use clap::Args;
+use clap_complete::Shell;
+
+const EXAMPLES: &str = "\
+Examples:
+  nabla completions bash > ~/.local/share/bash-completion/completions/nabla
+  nabla completions fish > ~/.config/fish/completions/nabla.fish
+  nabla completions zsh > ~/.zfunc/_nabla";
+
+/// Arguments of `nabla completions`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CompletionsArgs {
+    /// The shell.
+    shell: Shell,
+}
+
+/// Prints a completion script.
+pub fn main(args: &CompletionsArgs) -> anyhow::Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut cli::command(), "nabla", &mut script);
+    output::print(&script)?;
+    Ok(0)
+}

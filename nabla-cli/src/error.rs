@@ -1,0 +1,103 @@
+//! What is printed when something fails, and the exit status for it.
+
+use crate::output;
+use nabla_core::{DeviceKind, ImageError, layout::MemoryError};
+use nabla_monitor::{DiskErrorKind, Error, ErrorKind, TapErrorKind};
+
+/// Exit status when nabla itself failed, wrong usage included.
+pub const FAILED: u8 = 125;
+/// Exit status when the image exists and cannot be run.
+pub const NOT_RUNNABLE: u8 = 126;
+/// Exit status when the image does not exist.
+pub const NOT_FOUND: u8 = 127;
+
+/// Prints an error as one line and returns the exit status for it.
+pub fn report(error: &anyhow::Error) -> u8 {
+    let monitor = error.downcast_ref::<Error>();
+    let hint = monitor.and_then(hint).map_or_else(String::new, |hint| format!(" ({hint})"));
+    output::complain(&format!("nabla: {}{hint}", output::one_line(&fold(error))));
+    match monitor.map(Error::kind) {
+        Some(ErrorKind::NotFound) => NOT_FOUND,
+        Some(ErrorKind::NotRunnable) => NOT_RUNNABLE,
+        Some(ErrorKind::Other) | None => FAILED,
+    }
+}
+
+/// The error and what caused it, without what was said already: messages of the libraries include their causes.
+fn fold(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Which option helps.
+fn hint(error: &Error) -> Option<String> {
+    let option =
+        |kind: &DeviceKind| if *kind == DeviceKind::Net { ("--net", "TAP") } else { ("--disk", "PATH") };
+    match error {
+        Error::NotAttached { kind: DeviceKind::Unknown(_), .. } => None,
+        Error::NotAttached { kind, name } => {
+            let (option, value) = option(kind);
+            Some(format!("attach it with {option} {name}={value}"))
+        }
+        Error::AmbiguousDevice { kind, .. } => {
+            let (option, value) = option(kind);
+            Some(format!("{option} NAME={value}"))
+        }
+        Error::WritableExecutable { .. } => Some("with --x-exec-heap".to_owned()),
+        Error::Memory { source: MemoryError::TooSmall { minimum, .. }, .. } => {
+            Some(format!("--mem {}", minimum.as_u64().div_ceil(1 << 20)))
+        }
+        Error::Memory { .. } => Some("--mem SIZE".to_owned()),
+        Error::Image { source: ImageError::Unidentified, .. } => Some("with --abi ABI".to_owned()),
+        Error::Image { source: ImageError::AbiMismatch { .. }, .. } => Some("leave out --abi".to_owned()),
+        Error::Disk(error) => match error.kind {
+            DiskErrorKind::OpenForWriting { .. } => Some("--disk PATH,ro".to_owned()),
+            DiskErrorKind::Locked { shared: false } => {
+                Some("--disk PATH,ro for every guest that uses it".to_owned())
+            }
+            DiskErrorKind::BlockSize { .. } | DiskErrorKind::Unaligned { .. } => {
+                Some("--disk PATH,block-size=N".to_owned())
+            }
+            _ => None,
+        },
+        Error::Tap(error) => match error.kind {
+            TapErrorKind::Name => Some("--net NAME=TAP, or --net TAP for the guest's only one".to_owned()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow!("no such file").context("cannot open 'x': no such file").context("cannot start");
+        assert_eq!(fold(&error), "cannot start: cannot open 'x': no such file");
+    }
+
+    #[test]
+    fn hints_name_the_option() {
+        for (error, expected) in [
+            (Error::NotAttached { kind: DeviceKind::Block, name: "storage".into() }, "--disk storage=PATH"),
+            (Error::NotAttached { kind: DeviceKind::Net, name: "service0".into() }, "--net service0=TAP"),
+            (
+                Error::AmbiguousDevice { kind: DeviceKind::Block, declared: "'a', 'b'".into() },
+                "--disk NAME=PATH",
+            ),
+            (Error::WritableExecutable { path: "x".into(), index: 0 }, "--x-exec-heap"),
+        ] {
+            assert!(hint(&error).is_some_and(|hint| hint.contains(expected)), "{error}");
+        }
+    }
+}

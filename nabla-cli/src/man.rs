@@ -1,0 +1,44 @@
+//! `nabla man`.
+
+use crate::{cli, output};
+use anyhow::Context;
+use clap::Args;
+use std::{fs, path::PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  nabla man | man -l -
+  nabla man --out ~/.local/share/man/man1";
+
+/// Arguments of `nabla man`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ManArgs {
+    /// Write nabla.1, nabla-run.1 and so on into this directory, which is created if need be.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Prints the manual pages, one behind the other, or writes them into a directory.
+pub fn main(args: &ManArgs) -> anyhow::Result<u8> {
+    match &args.out {
+        Some(directory) => {
+            fs::create_dir_all(directory)
+                .and_then(|()| clap_mangen::generate_to(cli::command(), directory))
+                .with_context(|| format!("cannot write manual pages to '{}'", directory.display()))?;
+        }
+        None => output::print(&all_pages()?)?,
+    }
+    Ok(0)
+}
+
+fn all_pages() -> anyhow::Result<Vec<u8>> {
+    // Gives every subcommand its full name, as `generate_to` does.
+    let mut command = cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    for page in std::iter::once(&command).chain(command.get_subcommands()) {
+        clap_mangen::Man::new(page.clone()).render(&mut pages).context("cannot write manual pages")?;
+    }
+    Ok(pages)
+}

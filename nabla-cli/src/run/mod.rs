@@ -1,0 +1,68 @@
+//! `nabla run`.
+
+mod args;
+pub mod device;
+pub mod fast;
+mod parent;
+mod report;
+
+pub use self::args::{RunArgs, abi_parser};
+
+use nabla_monitor::{Console, GuestBuilder, Isolation, Runtime, Supervision};
+use std::os::unix::ffi::OsStrExt;
+
+/// Runs a guest and returns the exit status: as the guest's own process where nothing is left to do when it ends,
+/// and as its parent where there is.
+pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
+    if args.supervise || args.json_report.is_some() {
+        parent::run(args)
+    } else {
+        let guest = builder(args)?;
+        tracing::info!("becoming the guest's process");
+        Err(guest.exec().into())
+    }
+}
+
+/// The guest as the command line describes it.
+fn builder(args: &RunArgs) -> anyhow::Result<GuestBuilder> {
+    let mut guest = Runtime::new()
+        .guest(&args.image)
+        .memory(args.mem)
+        .exec_heap(args.x_exec_heap)
+        .huge_pages(args.huge_pages)
+        .isolation(isolation(args))
+        .args(args.args.iter().map(|arg| arg.as_bytes()));
+    for disk in &args.disk {
+        guest = match &disk.name {
+            Some(name) => guest.block(name, disk.disk()),
+            None => guest.disk(disk.disk()),
+        };
+    }
+    for net in &args.net {
+        guest = match &net.name {
+            Some(name) => guest.net_device(name, net.tap()?),
+            None => guest.net(net.tap()?),
+        };
+    }
+    if let Some(path) = &args.console {
+        guest = guest.console(Console::file(path));
+    }
+    if let Some(abi) = args.abi {
+        guest = guest.abi(abi);
+    }
+    if let Some(name) = &args.name {
+        guest = guest.name(name);
+    }
+    if args.supervise {
+        guest = guest.supervision(Supervision::Full);
+    }
+    Ok(guest)
+}
+
+fn isolation(args: &RunArgs) -> Isolation {
+    let mut isolation = Isolation::default();
+    isolation.namespaces = args.isolate;
+    isolation.identity = args.user;
+    isolation.cgroup.clone_from(&args.cgroup);
+    isolation
+}

@@ -1,0 +1,91 @@
+//! A guest with a parent that waits for it.
+
+use super::{RunArgs, builder, report::Report};
+use crate::{output, system};
+use anyhow::Context;
+use nabla_monitor::{ExitStatus, Guest};
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::time::{Instant, SystemTime};
+
+/// Runs a guest, waits for it, and tells how it ended.
+pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
+    // First, since it takes descriptors by their numbers, which nothing that is opened here must have.
+    let guest = builder(args)?;
+    let report = args.json_report.as_deref().map(|path| Report::prepare(path, args)).transpose()?;
+    // Before the guest starts: a signal that comes in between is not lost then, it waits.
+    let signals = Signals::block()?;
+    let started = (SystemTime::now(), Instant::now());
+    let guest = guest.start()?;
+    tracing::info!(pid = guest.pid(), supervised = guest.is_supervised(), "the guest runs");
+    let interrupted = wait(&guest, &signals)?;
+    let status = guest.wait()?;
+    let duration = started.1.elapsed();
+    // The guest may have come to its own end before the signal's.
+    let interrupted = interrupted.filter(|_| matches!(status, ExitStatus::Killed(_)));
+    let exit_code = match interrupted {
+        Some(signal) => u8::try_from(128 + signal as i32).unwrap_or(u8::MAX),
+        None => status.shell_code(),
+    };
+    if let Some(message) = describe(status, interrupted) {
+        output::complain(&output::one_line(&format!("nabla: {}: {message}", args.image.display())));
+    }
+    if let Some(report) = report {
+        report.finish(&guest, status, interrupted, exit_code, started.0, duration)?;
+    }
+    Ok(exit_code)
+}
+
+/// What is to be said about an end; nothing when the guest just exited.
+fn describe(status: ExitStatus, interrupted: Option<Signal>) -> Option<String> {
+    match (status, interrupted) {
+        (ExitStatus::Exited(_), _) => None,
+        (_, Some(signal)) => Some(format!("killed because nabla received {signal}")),
+        (status, None) => Some(status.to_string()),
+    }
+}
+
+/// Waits until the guest has ended; kills it on a signal, which is returned then.
+fn wait(guest: &Guest, signals: &Signals) -> anyhow::Result<Option<Signal>> {
+    let mut interrupted = None;
+    loop {
+        let mut descriptors = [PollFd::new(guest, PollFlags::IN), PollFd::new(&signals.0, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut descriptors, None)).context("cannot wait for the guest")?;
+        if let Some(signal) = signals.read() {
+            tracing::info!(%signal, "ending the guest");
+            interrupted.get_or_insert(signal);
+            guest.kill()?;
+        }
+        if !descriptors[0].revents().is_empty() {
+            return Ok(interrupted);
+        }
+    }
+}
+
+/// The signals that end the guest, as a descriptor instead of handlers.
+struct Signals(SignalFd);
+
+impl Signals {
+    fn block() -> anyhow::Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+            // A shell ignores some for its background jobs, and nohup SIGHUP; blocking would bring them back.
+            if !system::is_ignored(signal) {
+                set.add(signal);
+            }
+        }
+        let block = || {
+            set.thread_block()?;
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        };
+        block().map(Self).context("cannot watch for signals")
+    }
+
+    fn read(&self) -> Option<Signal> {
+        let info = self.0.read_signal().ok()??;
+        i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
+    }
+}

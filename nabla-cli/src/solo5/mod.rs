@@ -1,0 +1,27 @@
+//! The command lines of Solo5's tools, for scripts and test suites that were written for them.
+
+pub mod elftool;
+mod json;
+mod manifest_source;
+mod notes;
+pub mod spt;
+mod spt_options;
+
+use crate::output;
+
+/// What both call their version.
+const VERSION: &str = concat!("nabla-", env!("CARGO_PKG_VERSION"));
+
+/// Prints a message as Solo5's tools do.
+fn warn(program: &str, message: &str) {
+    output::complain(&format!("{program}: {}", output::one_line(message)));
+}
+
+/// The text of a system error, as C programs print it: without Rust's number behind it.
+fn strerror(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(number) => text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
