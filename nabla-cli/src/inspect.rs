@@ -1,8 +1,9 @@
 //! `nabla inspect`.
 
-use crate::{image::ImageFile, output, run::abi_parser};
+use crate::{output, run::abi_parser};
 use clap::Args;
 use nabla_core::{Abi, AbiSource, ByteSize, Image, ReadAt, Warning};
+use nabla_monitor::ImageFile;
 use serde::Serialize;
 use std::{fmt::Write, path::PathBuf};
 
@@ -34,7 +35,7 @@ pub struct InspectArgs {
 /// Prints what is in an image.
 pub fn main(args: &InspectArgs) -> anyhow::Result<u8> {
     let file = ImageFile::open(&args.image)?;
-    let image = file.parse(&args.image, args.abi)?;
+    let image = file.parse(args.abi)?;
     let description = Description::new(args.image.display().to_string(), file.size(), &image);
     if args.json {
         output::print_json(&description)?;

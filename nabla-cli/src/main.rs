@@ -8,7 +8,6 @@ mod cli;
 mod completions;
 mod doctor;
 mod error;
-mod image;
 mod inspect;
 mod logging;
 mod man;

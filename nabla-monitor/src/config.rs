@@ -6,17 +6,11 @@ use crate::{
     device::{Console, Disk, OpenDisk, OpenTap, Tap},
     error::Error,
     guest::Guest,
+    image::ImageFile,
     runtime::Runtime,
 };
-use nabla_core::{
-    Abi, ByteSize, CommandLine, Device, DeviceKind, Image, Manifest, ReadAt, SourceError, layout,
-};
-use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use nabla_core::{Abi, ByteSize, CommandLine, Device, DeviceKind, Manifest, layout};
+use std::path::{Path, PathBuf};
 
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
 
@@ -62,6 +56,14 @@ pub struct GuestBuilder {
     huge_pages: bool,
     dumpable: bool,
     isolation: Isolation,
+    launch_failure: LaunchFailure,
+}
+
+/// How a launcher that has taken the place of the program tells that it failed.
+#[derive(Debug, Clone)]
+pub(crate) struct LaunchFailure {
+    pub prefix: Option<String>,
+    pub status: u8,
 }
 
 impl GuestBuilder {
@@ -81,6 +83,7 @@ impl GuestBuilder {
             huge_pages: false,
             dumpable: false,
             isolation: Isolation::default(),
+            launch_failure: LaunchFailure { prefix: None, status: 125 },
         }
     }
 
@@ -187,6 +190,13 @@ impl GuestBuilder {
         self
     }
 
+    /// What [`Self::exec`] does about a failure after it can no longer return: the text in front of the message
+    /// (`nabla: NAME: ` unless set) and the exit status (125 unless set).
+    pub fn launch_failure(mut self, prefix: impl Into<String>, status: u8) -> Self {
+        self.launch_failure = LaunchFailure { prefix: Some(prefix.into()), status };
+        self
+    }
+
     /// Starts the guest.
     ///
     /// When this returns, the guest's process is set up and confined, and about to run the guest's first
@@ -214,7 +224,7 @@ impl GuestBuilder {
     ///
     /// Returns only when that failed. Descriptors of the calling process may have been changed then, so all that
     /// it should do is to print the error and exit. What fails later, in the launcher, is printed to standard
-    /// error by the launcher, which exits with status 125.
+    /// error by the launcher; see [`Self::launch_failure`].
     #[must_use = "this only returns when it failed"]
     pub fn exec(self) -> Error {
         let runtime = self.runtime.clone();
@@ -229,13 +239,9 @@ impl GuestBuilder {
 
     /// Opens and checks everything.
     fn prepare(self) -> Result<PreparedWithConsole, Error> {
-        let path = self.image;
-        let file = open_image(&path)?;
-        let image = match self.abi {
-            None => Image::parse(&FileSource(&file)),
-            Some(abi) => Image::parse_as(&FileSource(&file), abi),
-        }
-        .map_err(|source| Error::Image { path: path.clone(), source })?;
+        let file = ImageFile::open(self.image)?;
+        let image = file.parse(self.abi)?;
+        let (file, path) = file.into_parts();
         backend::check_abi(image.abi(), &path)?;
         if !self.exec_heap
             && let Some(segment) =
@@ -262,6 +268,7 @@ impl GuestBuilder {
                 huge_pages: self.huge_pages,
                 dumpable: self.dumpable,
                 isolation: self.isolation,
+                launch_failure: self.launch_failure,
             },
         })
     }
@@ -292,36 +299,6 @@ impl From<String> for Tap {
 
 fn process_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "nabla-guest".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-fn open_image(path: &Path) -> Result<File, Error> {
-    use rustix::fs::{Mode, OFlags};
-    let fail = |source: io::Error| Error::OpenImage { path: path.to_owned(), source };
-    // Without NONBLOCK, a fifo would block until somebody opens its other end.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?);
-    match file.metadata().map(|metadata: fs::Metadata| metadata.is_file()) {
-        Ok(true) => Ok(file),
-        Ok(false) => Err(Error::ImageNotAFile { path: path.to_owned() }),
-        Err(source) => Err(fail(source)),
-    }
-}
-
-/// An image's file.
-pub(crate) struct FileSource<'a>(pub &'a File);
-
-impl ReadAt for FileSource<'_> {
-    fn size(&self) -> u64 {
-        self.0.metadata().map_or(0, |metadata| metadata.len())
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        self.0.read_exact_at(buffer, offset).map_err(|error| SourceError {
-            offset,
-            length: buffer.len(),
-            reason: error.to_string(),
-        })
-    }
 }
 
 /// An opened device and where it belongs.

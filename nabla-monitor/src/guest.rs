@@ -35,7 +35,8 @@ pub struct ResourceUsage {
     pub user_time: Duration,
     /// Processor time in the kernel on its behalf.
     pub system_time: Duration,
-    /// Largest resident memory so far, in bytes.
+    /// Largest resident memory so far, in bytes. Of a guest that has ended without having been supervised, this is the
+    /// kernel's figure, which counts the size of the host program at the start.
     pub max_resident: u64,
     /// Resident memory now, in bytes; 0 when the guest has ended.
     pub resident: u64,

@@ -46,6 +46,7 @@ mod error;
 mod exit;
 mod guest;
 pub mod host;
+mod image;
 mod probe;
 mod runtime;
 mod sys;
@@ -60,6 +61,7 @@ pub use crate::{
     error::{Error, ErrorKind},
     exit::{Denied, DeniedCall, ExitStatus, Fault, SyscallEntry, signal_name},
     guest::{Guest, ResourceUsage},
+    image::ImageFile,
     runtime::Runtime,
 };
 pub use nabla_core::{Abi, ByteSize, Image};

@@ -15,6 +15,7 @@ pub mod nr {
     #![allow(missing_docs, reason = "they are the kernel's names")]
     pub const READ: u64 = 0;
     pub const WRITE: u64 = 1;
+    pub const OPEN: u64 = 2;
     pub const CLOSE: u64 = 3;
     pub const MMAP: u64 = 9;
     pub const MPROTECT: u64 = 10;

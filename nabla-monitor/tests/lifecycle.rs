@@ -223,3 +223,18 @@ fn memory_size_does_not_matter_to_what_is_used() {
         assert!(guest.usage().unwrap().resident < 1 << 20, "{size}");
     }
 }
+
+#[test]
+fn peak_memory_of_an_ended_guest_is_its_own() {
+    let runtime = Runtime::new();
+    let peak = |builder: nabla_monitor::GuestBuilder| {
+        let guest = builder.start().unwrap();
+        assert!(guest.wait().unwrap().success());
+        guest.usage().unwrap().max_resident
+    };
+    // This program alone is larger than that.
+    let small = peak(build(&runtime, "hello"));
+    assert!(small < 1 << 20, "{small}");
+    let large = peak(build(&runtime, "memory").memory(nabla_monitor::ByteSize::mib(128)).arg("32"));
+    assert!((32 << 20..40 << 20).contains(&large), "{large}");
+}

@@ -4,10 +4,10 @@ use super::{
     RunArgs,
     device::{DiskSpec, NetSpec},
 };
-use crate::{image::ImageFile, output::PendingFile};
+use crate::output::PendingFile;
 use anyhow::Context;
 use nabla_core::{DeviceKind, Image};
-use nabla_monitor::{DeniedCall, ExitStatus, Fault, Guest, ResourceUsage, signal_name};
+use nabla_monitor::{DeniedCall, ExitStatus, Fault, Guest, ImageFile, ResourceUsage, signal_name};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use std::{
@@ -33,7 +33,7 @@ impl Report {
                 "standard output is the guest's: name a file for the report, or a descriptor as /dev/fd/3"
             );
         }
-        let image = ImageFile::open(&args.image)?.parse(&args.image, args.abi)?;
+        let image = ImageFile::open(&args.image)?.parse(args.abi)?;
         let file = PendingFile::create(path).with_context(|| cannot_write(path))?;
         Ok(Self {
             path: path.to_owned(),

@@ -1,12 +1,9 @@
 //! `solo5-elftool`: makes the C source of a manifest, and tells manifest and ABI of an image.
 
 use super::{VERSION, manifest_source, notes::Notes, strerror, warn};
-use crate::{
-    image::ImageFile,
-    output::{self, PendingFile},
-};
+use crate::output::{self, PendingFile};
 use nabla_core::{Manifest, target_name};
-use nabla_monitor::Error;
+use nabla_monitor::{Error, ImageFile};
 use std::{
     ffi::{OsStr, OsString},
     fs,

@@ -1,11 +1,11 @@
 //! The notes of an image, whichever of Solo5's targets it is for.
 
-use crate::image::ImageFile;
 use nabla_core::{
     Manifest, ReadAt,
     abi::{ABI1_NOTE_TYPE, MFT1_NOTE_TYPE, NOTE_HEADER_SIZE, NOTE_NAME},
     elf::Elf,
 };
+use nabla_monitor::ImageFile;
 
 /// Most bytes of notes that are looked at in one program header.
 const MAX_SIZE: u64 = 64 << 10;

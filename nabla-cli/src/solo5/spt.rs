@@ -1,9 +1,9 @@
 //! `solo5-spt`: runs a guest as Solo5's tender of that name does.
 
 use super::{VERSION, elftool::open_message, notes::Notes, spt_options::Options, strerror, warn};
-use crate::{image::ImageFile, output};
+use crate::output;
 use nabla_core::{CommandLineError, DeviceKind, Manifest, abi};
-use nabla_monitor::{Disk, Error, Runtime};
+use nabla_monitor::{Disk, Error, ImageFile, Runtime};
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
@@ -76,6 +76,7 @@ fn run(args: &[OsString]) -> Result<std::convert::Infallible, Stop> {
         .guest(path)
         .memory(options.memory)
         .exec_heap(options.exec_heap)
+        .launch_failure(format!("{NAME}: "), 1)
         .args(guest_args.iter().map(|arg| arg.as_bytes()));
     let mut interfaces = Vec::new();
     for (name, disk) in options.disks {
@@ -168,11 +169,9 @@ fn explain(error: &Error, path: &Path, interfaces: &[(String, String)]) -> Stop 
             format!("Guest command line too long (max={} characters)", abi::CMDLINE_SIZE - 1)
         }
         Error::Tap(error) => {
-            let text = error.to_string();
-            // The error tells the interface only in its text.
-            let of = |(interface, _): &&(String, String)| text.starts_with(&format!("tap '{interface}': "));
+            let of = |(interface, _): &&(String, String)| error.name.as_ref() == Some(interface);
             let Some((interface, option)) = interfaces.iter().find(of) else {
-                return Stop::Failed(format!("Could not attach interface: {text}"));
+                return Stop::Failed(format!("Could not attach interface: {error}"));
             };
             return Stop::Usage(vec![
                 format!("Could not attach interface: {interface}: {}", tap_reason(&error.kind)),

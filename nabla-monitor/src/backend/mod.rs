@@ -3,7 +3,7 @@
 pub(crate) mod process;
 
 use crate::{
-    config::{AttachedDevice, Isolation, Supervision},
+    config::{AttachedDevice, Isolation, LaunchFailure, Supervision},
     error::Error,
     exit::ExitStatus,
     guest::ResourceUsage,
@@ -33,6 +33,7 @@ pub(crate) struct Prepared {
     pub huge_pages: bool,
     pub dumpable: bool,
     pub isolation: Isolation,
+    pub launch_failure: LaunchFailure,
 }
 
 /// A guest that a backend runs.

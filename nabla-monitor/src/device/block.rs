@@ -175,6 +175,14 @@ pub struct DiskError {
     pub kind: DiskErrorKind,
 }
 
+impl DiskError {
+    /// The disk's path, where it was given by path.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.disk.0.as_deref()
+    }
+}
+
 /// See [`DiskError`].
 #[derive(Debug, Error)]
 #[non_exhaustive]

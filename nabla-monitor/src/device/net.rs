@@ -182,7 +182,8 @@ fn open_by_name(name: &str) -> Result<OwnedFd, TapErrorKind> {
 #[derive(Debug, Error)]
 #[error("{}: {kind}", match .name { Some(name) => format!("tap '{name}'"), None => "the tap given as a descriptor".to_owned() })]
 pub struct TapError {
-    name: Option<String>,
+    /// Name of the interface, where it was given by name.
+    pub name: Option<String>,
     /// What is wrong.
     #[source]
     pub kind: TapErrorKind,

@@ -6,7 +6,8 @@
 
 use super::{
     arch::{
-        ANY_RESULT, HEADER_SIZE, Header, LAUNCHER_BASE, STEP_SIZE, Step, TABLE_BASE, TASK_SIZE, launcher_code,
+        ANY_RESULT, HEADER_SIZE, Header, LAUNCH_FAILED, LAUNCHER_BASE, STEP_SIZE, Step, TABLE_BASE,
+        TASK_SIZE, launcher_code,
     },
     filter::{self, FilterConfig},
     load,
@@ -70,8 +71,8 @@ pub struct LaunchConfig<'a> {
     pub die_on_broken_pipe: bool,
     pub landlock_abi: Option<u32>,
     pub identity: Option<Identity>,
-    /// Whether a failure is reported as text, and what the text starts with.
-    pub text_prefix: Option<&'a str>,
+    /// Whether a failure is reported as text, what the text starts with, and the exit status then.
+    pub as_text: Option<(&'a str, u8)>,
 }
 
 /// The descriptors behind the devices.
@@ -159,7 +160,7 @@ pub fn build(config: &LaunchConfig<'_>) -> Result<LaunchFile, seccompiler::Backe
     lock_down(&mut b, config, fds);
     let header = Header {
         steps: b.calls.len() as u64,
-        text: u64::from(config.text_prefix.is_some()),
+        text: u64::from(config.as_text.is_some()),
         unmap_address: config.memory,
         unmap_length: TASK_SIZE - config.memory,
         filter,
@@ -167,8 +168,9 @@ pub fn build(config: &LaunchConfig<'_>) -> Result<LaunchFile, seccompiler::Backe
         stack: config.memory - 8,
         argument: spt::BOOT_INFO_BASE,
         entry: config.image.entry(),
+        failure_status: config.as_text.map_or(LAUNCH_FAILED, |(_, status)| status).into(),
     };
-    Ok(assemble(b, header, config.text_prefix))
+    Ok(assemble(b, header, config.as_text.map(|(prefix, _)| prefix)))
 }
 
 fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
@@ -355,7 +357,7 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     }
     // One byte tells the host program that the guest is about to run; 16 would be a failure, and none means that
     // the launcher was killed.
-    if config.text_prefix.is_none() {
+    if config.as_text.is_none() {
         let byte = b.data(&[0]);
         b.call(nr::WRITE, [REPORT.into(), byte, 1.into()], 1, "report to the host program");
     }

@@ -19,7 +19,7 @@ use self::{
 };
 use super::Prepared;
 use crate::{
-    config::{Backing, Supervision},
+    config::{Backing, LaunchFailure, Supervision},
     confine::namespaces,
     error::Error,
     host,
@@ -72,8 +72,9 @@ pub(crate) fn start(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> R
 /// Makes the calling process the guest.
 pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Error {
     let result = (|| {
-        let prefix = format!("nabla: {}: ", guest.name);
-        let launch = Launch::new(runtime, guest, Some(&prefix))?;
+        let LaunchFailure { prefix, status } = &guest.launch_failure;
+        let prefix = prefix.clone().unwrap_or_else(|| format!("nabla: {}: ", guest.name));
+        let launch = Launch::new(runtime, guest, Some((&prefix, *status)))?;
         let report: OwnedFd = match io::stderr().as_fd().try_clone_to_owned() {
             Ok(report) => report,
             Err(_) => null_device()?,
@@ -130,7 +131,7 @@ struct Launch {
 }
 
 impl Launch {
-    fn new(runtime: &Runtime, guest: &Prepared, text_prefix: Option<&str>) -> Result<Self, Error> {
+    fn new(runtime: &Runtime, guest: &Prepared, as_text: Option<(&str, u8)>) -> Result<Self, Error> {
         let (manifest, devices) = number_devices(guest);
         let descriptors = Descriptors::for_devices(devices.len());
         let filter = FilterConfig { epollfd: descriptors.epoll, timerfd: descriptors.timer, devices };
@@ -149,10 +150,10 @@ impl Launch {
             name: &guest.name,
             // A program on a command line dies when the next one in the pipeline does; a guest of a host program
             // does not die because somebody stopped listening.
-            die_on_broken_pipe: text_prefix.is_some(),
+            die_on_broken_pipe: as_text.is_some(),
             landlock_abi: runtime.landlock_abi(),
             identity: guest.isolation.identity,
-            text_prefix,
+            as_text,
         })
         .map_err(|error| cannot("build the system call filter", io::Error::other(error)))?;
         let file = memfd::executable(&bytes).map_err(|source| cannot("make the launcher's file", source))?;

@@ -159,8 +159,12 @@ impl Running for ProcessGuest {
     fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error> {
         self.supervisor.wait_released(&self.slot);
         match self.slot.ending() {
-            Some(Ending { status: Some(status), usage, report }) => {
-                Ok((self.classify(status, report), usage.into()))
+            Some(Ending { status: Some(status), usage, peak_resident, report }) => {
+                let mut usage = ResourceUsage::from(usage);
+                if let Some(bytes) = peak_resident {
+                    usage.max_resident = bytes;
+                }
+                Ok((self.classify(status, report), usage))
             }
             _ => Err(Error::StatusLost),
         }

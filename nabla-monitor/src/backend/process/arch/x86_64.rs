@@ -15,7 +15,7 @@ pub const TABLE_BASE: u64 = 0x6000_0000_0000;
 pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 /// [`Step::expected`] of a call whose result does not matter.
 pub const ANY_RESULT: u64 = 1 << 63;
-/// Exit status of a launcher that failed.
+/// Exit status of a launcher that failed and has told so.
 pub const LAUNCH_FAILED: u8 = 125;
 
 /// What the launcher needs besides the table, which follows it.
@@ -40,6 +40,8 @@ pub struct Header {
     pub argument: u64,
     /// The guest's entry point.
     pub entry: u64,
+    /// Exit status of a launcher that failed.
+    pub failure_status: u64,
 }
 
 /// One system call.
@@ -59,16 +61,26 @@ pub struct Step {
 }
 
 /// Size of [`Header`] in the file.
-pub const HEADER_SIZE: usize = 9 * 8;
+pub const HEADER_SIZE: usize = 10 * 8;
 /// Size of [`Step`] in the file.
 pub const STEP_SIZE: usize = 10 * 8;
 
 impl Header {
     /// Its bytes in the file.
-    pub fn words(&self) -> [u64; 9] {
-        let &Self { steps, text, unmap_address, unmap_length, filter, filter_words, stack, argument, entry } =
-            self;
-        [steps, text, unmap_address, unmap_length, filter, filter_words, stack, argument, entry]
+    pub fn words(&self) -> [u64; 10] {
+        let h = self;
+        [
+            h.steps,
+            h.text,
+            h.unmap_address,
+            h.unmap_length,
+            h.filter,
+            h.filter_words,
+            h.stack,
+            h.argument,
+            h.entry,
+            h.failure_status,
+        ]
     }
 }
 
@@ -117,6 +129,7 @@ global_asm!(
     "    mov rsp, [r13 + 48]",
     "    mov rbx, [r13 + 56]",
     "    mov r15, [r13 + 64]",
+    "    mov r14, [r13 + 72]",
     "    mov eax, {munmap}",
     "    syscall",
     "    test rax, rax",
@@ -185,10 +198,8 @@ global_asm!(
     "    mov eax, {write}",
     "    mov edi, 2",
     "    syscall",
-    "    mov edi, {failed}",
-    "    mov eax, {exit_group}",
-    "    syscall",
-    "9:  mov edi, {failed}",
+    "    mov r14, [r13 + 72]",
+    "9:  mov edi, r14d",
     "    mov eax, {exit_group}",
     "    syscall",
     "    ud2",
@@ -204,7 +215,6 @@ global_asm!(
     seccomp = const crate::sys::nr::SECCOMP,
     write = const crate::sys::nr::WRITE,
     exit_group = const 231,
-    failed = const LAUNCH_FAILED,
 );
 
 unsafe extern "C" {

@@ -10,6 +10,7 @@
 //! executes anything, so its own exit signal stays 0 and nobody's `wait` sees it. One serves every guest of a
 //! `Runtime`. It ends with the host program, however that ends, and takes the guests with it.
 
+mod peak;
 mod slot;
 mod start;
 mod task;

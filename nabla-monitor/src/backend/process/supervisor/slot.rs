@@ -41,6 +41,8 @@ pub struct Ending {
     /// The wait status; `None` for a guest that was let go.
     pub status: Option<u32>,
     pub usage: RawUsage,
+    /// Largest resident memory in bytes, where the guest was traced.
+    pub peak_resident: Option<u64>,
     pub report: Report,
 }
 
@@ -70,7 +72,8 @@ pub struct RawUsage {
 
 impl Slot {
     pub fn new() -> Self {
-        let ending = Ending { status: None, usage: RawUsage::default(), report: Report::Nothing };
+        let ending =
+            Ending { status: None, usage: RawUsage::default(), peak_resident: None, report: Report::Nothing };
         Self {
             pid: AtomicI32::new(0),
             traced: AtomicU32::new(0),

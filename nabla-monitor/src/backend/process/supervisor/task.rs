@@ -6,7 +6,7 @@
 
 use super::{
     super::arch::Registers,
-    Shared, number,
+    Shared, number, peak,
     slot::{RawUsage, Report, Slot, denied_call},
     start,
 };
@@ -263,6 +263,10 @@ impl Guests {
         match status >> 16 {
             PTRACE_EVENT_EXIT => {
                 note_denied_call(guest, pid);
+                if let Some(bytes) = peak::resident(pid) {
+                    // SAFETY: this is the supervisor, and the guest is not released.
+                    unsafe { guest.update(|ending| ending.peak_resident = Some(bytes)) };
+                }
                 resume(0);
             }
             PTRACE_EVENT_STOP if guest.detach.load(SeqCst) == 2 => {
