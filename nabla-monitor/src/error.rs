@@ -166,7 +166,7 @@ fn unsupported(abi: Abi) -> String {
     }
 }
 
-/// Whose fault an [`Error`] is, as far as exit statuses of tools go.
+/// Whose fault an [`enum@Error`] is, as far as exit statuses of tools go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The image does not exist.

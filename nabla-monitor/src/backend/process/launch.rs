@@ -122,7 +122,7 @@ impl From<i32> for Arg {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Builder {
     calls: Vec<(u64, [Arg; 6], u64)>,
     descriptions: Vec<String>,
@@ -130,11 +130,26 @@ struct Builder {
 }
 
 impl Builder {
-    fn data(&mut self, bytes: &[u8]) -> Arg {
+    /// Room for what nearly every guest needs: growing touches fresh memory, which costs more than the rest of this.
+    fn new() -> Self {
+        Self {
+            calls: Vec::with_capacity(48),
+            descriptions: Vec::with_capacity(48),
+            data: Vec::with_capacity(4 << 10),
+        }
+    }
+
+    /// Adds data and returns its offset, a multiple of 8.
+    fn data(&mut self, bytes: &[u8]) -> usize {
         self.data.resize(self.data.len().next_multiple_of(8), 0);
         let offset = self.data.len();
         self.data.extend_from_slice(bytes);
-        Arg::Data(offset)
+        offset
+    }
+
+    /// Adds data for a call to point at.
+    fn pointer(&mut self, bytes: &[u8]) -> Arg {
+        Arg::Data(self.data(bytes))
     }
 
     fn call<const N: usize>(&mut self, number: u64, args: [Arg; N], expected: u64, what: impl Into<String>) {
@@ -152,7 +167,7 @@ impl Builder {
 /// When the filter cannot be built, which means too many devices for a BPF program.
 pub fn build(config: &LaunchConfig<'_>) -> Result<LaunchFile, seccompiler::BackendError> {
     let fds = Descriptors::for_devices(config.filter.devices.len());
-    let mut b = Builder::default();
+    let mut b = Builder::new();
     start(&mut b, config, fds);
     memory(&mut b, config, fds);
     let (filter, filter_words) = boot_area(&mut b, config, fds)?;
@@ -184,15 +199,15 @@ fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     let mut name = [0_u8; 16];
     let cut = config.name.floor_char_boundary(15);
     name[..cut].copy_from_slice(&config.name.as_bytes()[..cut]);
-    let name = b.data(&name);
+    let name = b.pointer(&name);
     b.call(nr::PRCTL, [PR_SET_NAME.into(), name], 0, "name the process");
-    let empty_mask = b.data(&[0; 8]);
+    let empty_mask = b.pointer(&[0; 8]);
     b.call(nr::RT_SIGPROCMASK, [2.into(), empty_mask, 0.into(), 8.into()], 0, "unblock signals");
     // struct sigaction of the kernel: handler, flags, restorer, mask.
     let handler = u64::from(!config.die_on_broken_pipe);
     let mut action = [0_u8; 32];
     action[..8].copy_from_slice(&handler.to_le_bytes());
-    let action = b.data(&action);
+    let action = b.pointer(&action);
     b.call(nr::RT_SIGACTION, [SIGPIPE.into(), action, 0.into(), 8.into()], 0, "set the action of SIGPIPE");
 }
 
@@ -278,7 +293,7 @@ fn boot_area(
     }
     let filter_words = (bytes.len() - filter_offset) as u64 / 8;
     let length = bytes.len() as u64;
-    let Arg::Data(offset) = b.data(&bytes) else { unreachable!("data() gives an address") };
+    let offset = b.data(&bytes);
     let args = [LAUNCH_FILE.into(), area.address.into(), length.into(), Arg::FileOffset(offset)];
     b.call(nr::PREAD64, args, length, "copy the boot info");
     Ok((filter_address, filter_words))
@@ -303,7 +318,7 @@ fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
         let mut event = [0_u8; 12];
         event[..4].copy_from_slice(&EPOLLIN.to_le_bytes());
         event[4..].copy_from_slice(&data.to_le_bytes());
-        let event = b.data(&event);
+        let event = b.pointer(&event);
         b.call(
             nr::EPOLL_CTL,
             [fds.epoll.into(), EPOLL_CTL_ADD.into(), fd.into(), event],
@@ -324,7 +339,7 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     if let Some(abi) = config.landlock_abi {
         let attributes = landlock::deny_all(abi);
         let size = attributes.len() as u64;
-        let attributes = b.data(&attributes);
+        let attributes = b.pointer(&attributes);
         let landlock = Arg::from(fds.landlock);
         let expected = u64::from(fds.landlock.cast_unsigned());
         b.call(
@@ -341,7 +356,7 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
         0,
         "set whether it can be dumped",
     );
-    let zero = b.data(&[0; 16]);
+    let zero = b.pointer(&[0; 16]);
     for (resource, what) in crate::confine::RLIMITS_ZERO {
         b.call(
             nr::PRLIMIT64,
@@ -358,7 +373,7 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     // One byte tells the host program that the guest is about to run; 16 would be a failure, and none means that
     // the launcher was killed.
     if config.as_text.is_none() {
-        let byte = b.data(&[0]);
+        let byte = b.pointer(&[0]);
         b.call(nr::WRITE, [REPORT.into(), byte, 1.into()], 1, "report to the host program");
     }
     b.call(nr::CLOSE, [REPORT.into()], 0, "close the report");
