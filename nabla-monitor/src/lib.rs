@@ -42,6 +42,7 @@ mod backend;
 mod config;
 mod confine;
 mod device;
+mod elf_writer;
 mod error;
 mod exit;
 mod guest;

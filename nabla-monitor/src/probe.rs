@@ -1,6 +1,10 @@
 //! The smallest guest: one instruction sequence that exits. For finding out whether guests can run at all.
 
-use nabla_core::{Manifest, abi};
+use crate::elf_writer::{self, ProgramHeader};
+use nabla_core::{
+    Manifest, abi,
+    elf::{PT_LOAD, PT_NOTE},
+};
 
 /// What the guest exits with: not 0, which too many other things end with.
 pub(crate) const EXIT_STATUS: u8 = 42;
@@ -8,33 +12,32 @@ pub(crate) const EXIT_STATUS: u8 = 42;
 /// An `spt` v2 image of two pages that calls `exit_group(42)`.
 pub(crate) fn image() -> Vec<u8> {
     const BASE: u64 = abi::GUEST_MIN_BASE;
-    const NOTES_OFFSET: usize = 64 + 3 * 56;
+    const NOTES_OFFSET: usize = elf_writer::size(3);
+    const CODE_OFFSET: usize = 0x1000;
     // mov edi, 42; mov eax, 231; syscall; ud2
     const CODE: [u8; 14] = [0xbf, EXIT_STATUS, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b];
     let abi_note = note(abi::ABI1_NOTE_TYPE, 0, &words(&[abi::TARGET_SPT, 2, 0, 0]));
     let manifest = Manifest::new([]).map(|manifest| manifest.encode()).unwrap_or_default();
     let manifest_note = note(abi::MFT1_NOTE_TYPE, 4, &manifest);
-    let code_offset = 0x1000;
-
-    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
-    bytes.extend([BASE, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
-    bytes.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
-    let manifest_offset = NOTES_OFFSET + abi_note.len();
-    for (kind, flags, offset, address, size) in [
-        (nabla_core::elf::PT_LOAD, 5_u32, code_offset, BASE, CODE.len()),
-        (nabla_core::elf::PT_NOTE, 4, NOTES_OFFSET, 0, abi_note.len()),
-        (nabla_core::elf::PT_NOTE, 4, manifest_offset, 0, manifest_note.len()),
-    ] {
-        bytes.extend_from_slice(&kind.to_le_bytes());
-        bytes.extend_from_slice(&flags.to_le_bytes());
-        let (offset, size) = (offset as u64, size as u64);
-        bytes.extend(
-            [offset, address, address, size, size, 0x1000].iter().flat_map(|word| word.to_le_bytes()),
-        );
-    }
+    let header = |kind, flags, offset: usize, address, size: usize| ProgramHeader {
+        kind,
+        flags,
+        offset: offset as u64,
+        address,
+        size: size as u64,
+        align: abi::PAGE_SIZE,
+    };
+    let mut bytes = elf_writer::executable(
+        BASE,
+        &[
+            header(PT_LOAD, 5, CODE_OFFSET, BASE, CODE.len()),
+            header(PT_NOTE, 4, NOTES_OFFSET, 0, abi_note.len()),
+            header(PT_NOTE, 4, NOTES_OFFSET + abi_note.len(), 0, manifest_note.len()),
+        ],
+    );
     bytes.extend_from_slice(&abi_note);
     bytes.extend_from_slice(&manifest_note);
-    bytes.resize(code_offset, 0);
+    bytes.resize(CODE_OFFSET, 0);
     bytes.extend_from_slice(&CODE);
     bytes
 }

@@ -14,11 +14,13 @@ use super::{
 };
 use crate::{
     confine::{Identity, landlock},
+    elf_writer::{self, ProgramHeader},
     sys::nr,
 };
 use nabla_core::{
     ByteSize, CommandLine, Image, Manifest,
     abi::{PAGE_SIZE, spt},
+    elf::PT_LOAD,
     layout,
 };
 
@@ -421,30 +423,24 @@ fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile
 
 /// ELF header and program headers: the code's page, the table, and a stack that is not executable.
 fn elf_header(entry: u64, table_size: u64) -> Vec<u8> {
-    const PT_LOAD: u32 = 1;
     const PT_GNU_STACK: u32 = 0x6474_e551;
     const R: u32 = 4;
-    let mut bytes = Vec::with_capacity(0x100);
-    // Magic number, 64-bit, little-endian, version 1; ET_EXEC, x86-64, version 1.
-    bytes.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0");
-    // Entry, program headers at 64, no section headers.
-    for word in [entry, 64, 0] {
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    // Flags; sizes and numbers of headers: 64, 56 x 3, none.
-    bytes.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
-    for (kind, flags, offset, address, size, align) in [
-        (PT_LOAD, R | 1, 0, LAUNCHER_BASE, PAGE_SIZE, PAGE_SIZE),
-        (PT_LOAD, R, PAGE_SIZE, TABLE_BASE, table_size, PAGE_SIZE),
-        (PT_GNU_STACK, R | 2, 0, 0, 0, 16),
-    ] {
-        bytes.extend_from_slice(&u32::to_le_bytes(kind));
-        bytes.extend_from_slice(&u32::to_le_bytes(flags));
-        for word in [offset, address, address, size, size, align] {
-            bytes.extend_from_slice(&word.to_le_bytes());
-        }
-    }
-    bytes
+    let load = |flags, offset, address, size| ProgramHeader {
+        kind: PT_LOAD,
+        flags,
+        offset,
+        address,
+        size,
+        align: PAGE_SIZE,
+    };
+    elf_writer::executable(
+        entry,
+        &[
+            load(R | 1, 0, LAUNCHER_BASE, PAGE_SIZE),
+            load(R, PAGE_SIZE, TABLE_BASE, table_size),
+            ProgramHeader { kind: PT_GNU_STACK, align: 16, ..load(R | 2, 0, 0, 0) },
+        ],
+    )
 }
 
 #[cfg(test)]
@@ -454,15 +450,6 @@ mod tests {
     #[test]
     fn code_fits_into_its_page() {
         assert!(0x100 + launcher_code().len() <= 0x1000, "{}", launcher_code().len());
-    }
-
-    #[test]
-    fn header_is_a_valid_executable_for_linux() {
-        let bytes = elf_header(LAUNCHER_BASE + 0x100, 0x1234);
-        assert_eq!(bytes.len(), 64 + 3 * 56);
-        assert_eq!(bytes[16..20], [2, 0, 62, 0]);
-        assert_eq!(u64::from_le_bytes(bytes[24..32].try_into().unwrap()), LAUNCHER_BASE + 0x100);
-        assert_eq!(bytes[52..58], [64, 0, 56, 0, 3, 0]);
     }
 
     #[test]
