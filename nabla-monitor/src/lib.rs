@@ -58,7 +58,10 @@ pub use crate::{
         TapErrorKind,
     },
     error::{Error, ErrorKind},
-    exit::{Denied, DeniedCall, ExitStatus, Fault, SyscallEntry, signal_name},
+    exit::{
+        BadHypercall, Denied, DeniedCall, ExitStatus, Fault, HypercallMistake, SyscallEntry,
+        UnsupportedInstruction, signal_name,
+    },
     guest::{Guest, ResourceUsage},
     runtime::Runtime,
 };
