@@ -7,11 +7,22 @@ pub(crate) const EXIT_STATUS: u8 = 42;
 
 /// An `spt` v2 image of two pages that calls `exit_group(42)`.
 pub(crate) fn image() -> Vec<u8> {
-    const BASE: u64 = abi::GUEST_MIN_BASE;
-    const NOTES_OFFSET: usize = 64 + 3 * 56;
     // mov edi, 42; mov eax, 231; syscall; ud2
     const CODE: [u8; 14] = [0xbf, EXIT_STATUS, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b];
-    let abi_note = note(abi::ABI1_NOTE_TYPE, 0, &words(&[abi::TARGET_SPT, 2, 0, 0]));
+    build(abi::TARGET_SPT, &CODE)
+}
+
+/// An `hvt` v2 image that halts with 42.
+pub(crate) fn hvt_image() -> Vec<u8> {
+    // push 42; push 0; mov eax, esp; mov dx, 0x508; out dx, eax; ud2: the structure is no cookie and the status.
+    const CODE: [u8; 13] = [0x6a, EXIT_STATUS, 0x6a, 0, 0x89, 0xe0, 0x66, 0xba, 0x08, 0x05, 0xef, 0x0f, 0x0b];
+    build(abi::TARGET_HVT, &CODE)
+}
+
+fn build(target: u32, code: &[u8]) -> Vec<u8> {
+    const BASE: u64 = abi::GUEST_MIN_BASE;
+    const NOTES_OFFSET: usize = 64 + 3 * 56;
+    let abi_note = note(abi::ABI1_NOTE_TYPE, 0, &words(&[target, 2, 0, 0]));
     let manifest = Manifest::new([]).map(|manifest| manifest.encode()).unwrap_or_default();
     let manifest_note = note(abi::MFT1_NOTE_TYPE, 4, &manifest);
     let code_offset = 0x1000;
@@ -21,7 +32,7 @@ pub(crate) fn image() -> Vec<u8> {
     bytes.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     let manifest_offset = NOTES_OFFSET + abi_note.len();
     for (kind, flags, offset, address, size) in [
-        (nabla_core::elf::PT_LOAD, 5_u32, code_offset, BASE, CODE.len()),
+        (nabla_core::elf::PT_LOAD, 5_u32, code_offset, BASE, code.len()),
         (nabla_core::elf::PT_NOTE, 4, NOTES_OFFSET, 0, abi_note.len()),
         (nabla_core::elf::PT_NOTE, 4, manifest_offset, 0, manifest_note.len()),
     ] {
@@ -35,7 +46,7 @@ pub(crate) fn image() -> Vec<u8> {
     bytes.extend_from_slice(&abi_note);
     bytes.extend_from_slice(&manifest_note);
     bytes.resize(code_offset, 0);
-    bytes.extend_from_slice(&CODE);
+    bytes.extend_from_slice(code);
     bytes
 }
 
@@ -61,5 +72,7 @@ mod tests {
     fn image_is_valid() {
         let image = Image::parse(&image()[..]).unwrap();
         assert_eq!((image.abi(), image.entry()), (Abi::SptV2, abi::GUEST_MIN_BASE));
+        let image = Image::parse(&hvt_image()[..]).unwrap();
+        assert_eq!((image.abi(), image.entry()), (Abi::HvtV2, abi::GUEST_MIN_BASE));
     }
 }
