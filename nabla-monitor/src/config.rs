@@ -214,7 +214,7 @@ impl GuestBuilder {
             .map(|(reader, writer)| runtime.feed(reader, writer))
             .transpose()
             .map_err(|source| Error::Console { source })?;
-        let running = backend::start(&runtime, &prepared.guest, &console.descriptor)?;
+        let running = backend::start(&runtime, prepared.guest, console.descriptor)?;
         Ok(Guest::new(running, console.reader, drained))
     }
 

@@ -125,6 +125,22 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The guest needs a virtual machine, and there can be none.
+    #[error("the guest needs a virtual machine, and {reason}")]
+    NoKvm {
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// Settings for guests that are processes were given for one that is not.
+    #[error(
+        "namespaces, another identity and a cgroup are for guests that are processes of their own; this one is in a virtual machine, which this program is: put the program there"
+    )]
+    NotForVirtualMachines,
+    /// The calling process was to become a guest that needs a virtual machine around it.
+    #[error(
+        "a guest in a virtual machine cannot take the place of the calling process; start it and wait for it"
+    )]
+    CannotReplace,
     /// The guest's process could not be set up.
     #[error("cannot {step}: {source}{hint}")]
     Launch {
@@ -157,13 +173,7 @@ pub enum Error {
 }
 
 fn unsupported(abi: Abi) -> String {
-    if abi.needs_kvm() {
-        format!(
-            "its ABI is {abi}, which needs a virtual machine, and this version only runs guests as processes (spt)"
-        )
-    } else {
-        format!("its ABI is {abi}, which this version does not run (it runs spt-v1 and spt-v2)")
-    }
+    format!("its ABI is {abi}, which this version does not run (it runs spt-v1, spt-v2, hvt-v1 and hvt-v2)")
 }
 
 /// Whose fault an [`enum@Error`] is, as far as exit statuses of tools go.

@@ -21,6 +21,60 @@ pub enum ExitStatus {
     Killed(i32),
     /// The host ran out of memory and killed the guest.
     OutOfMemory,
+    /// The guest made a hypercall that its ABI does not have, or passed memory that it may not use that way; it was
+    /// ended before the call had any effect.
+    BadHypercall(BadHypercall),
+    /// The guest executed an instruction for the processor's most privileged ring that is not emulated.
+    Unsupported(UnsupportedInstruction),
+}
+
+/// A hypercall that no guest may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadHypercall {
+    /// The port that it was made on.
+    pub port: u16,
+    /// What is wrong with it.
+    pub mistake: HypercallMistake,
+    /// Address behind the instruction.
+    pub instruction_pointer: u64,
+}
+
+/// What is wrong with a [`BadHypercall`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HypercallMistake {
+    /// There is no hypercall on that port, or not in that direction and of that size.
+    NoSuchPort,
+    /// The call's structure, or what that points to, is not memory that the guest itself could use that way.
+    Memory {
+        /// The first address that is not all right.
+        address: u64,
+    },
+}
+
+/// An instruction that a guest may not execute, and the monitor does not emulate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnsupportedInstruction {
+    /// Its address.
+    pub instruction_pointer: u64,
+    bytes: [u8; 15],
+    length: u8,
+}
+
+impl UnsupportedInstruction {
+    /// Takes at most the first 15 bytes, the longest that an instruction can be.
+    pub(crate) fn new(instruction_pointer: u64, found: &[u8]) -> Self {
+        let mut bytes = [0; 15];
+        let length = found.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&found[..length]);
+        Self { instruction_pointer, bytes, length: u8::try_from(length).unwrap_or(15) }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
 }
 
 /// A fault of a guest.
@@ -103,6 +157,13 @@ impl ExitStatus {
             Self::Aborted => 255,
             Self::Faulted(Fault { signal, .. }) | Self::Killed(signal) => of_signal(signal),
             Self::Denied(_) => of_signal(SIGSYS),
+            Self::BadHypercall(BadHypercall { mistake: HypercallMistake::NoSuchPort, .. }) => {
+                of_signal(SIGSYS)
+            }
+            Self::BadHypercall(BadHypercall { mistake: HypercallMistake::Memory { .. }, .. }) => {
+                of_signal(SIGSEGV)
+            }
+            Self::Unsupported(_) => of_signal(SIGILL),
             Self::OutOfMemory => of_signal(SIGKILL),
         }
     }
@@ -156,6 +217,23 @@ impl fmt::Display for ExitStatus {
                 }
                 Ok(())
             }
+            Self::BadHypercall(BadHypercall { port, mistake, instruction_pointer }) => match mistake {
+                HypercallMistake::NoSuchPort => write!(
+                    f,
+                    "ended for an access to port {port:#x}, where there is no hypercall, by the instruction before {instruction_pointer:#x}"
+                ),
+                HypercallMistake::Memory { address } => write!(
+                    f,
+                    "ended for a hypercall (port {port:#x}) with memory at {address:#x} that it may not use, by the instruction before {instruction_pointer:#x}"
+                ),
+            },
+            Self::Unsupported(instruction) => {
+                write!(f, "ended for a privileged instruction that is not emulated (")?;
+                for (index, byte) in instruction.bytes().iter().enumerate() {
+                    write!(f, "{}{byte:02x}", if index > 0 { " " } else { "" })?;
+                }
+                write!(f, ") at {:#x}", instruction.instruction_pointer)
+            }
             Self::Denied(Denied { call: None }) => f.write_str("killed for a denied system call"),
             Self::Denied(Denied { call: Some(call) }) => {
                 let DeniedCall { entry, number, arguments: a, instruction_pointer } = call;
@@ -177,6 +255,28 @@ impl fmt::Display for ExitStatus {
 mod tests {
     use super::*;
 
+    fn hypercall(mistake: HypercallMistake) -> ExitStatus {
+        ExitStatus::BadHypercall(BadHypercall { port: 0x502, mistake, instruction_pointer: 0x10_0007 })
+    }
+
+    #[test]
+    fn display_names_port_memory_and_instruction() {
+        assert_eq!(
+            hypercall(HypercallMistake::NoSuchPort).to_string(),
+            "ended for an access to port 0x502, where there is no hypercall, by the instruction before 0x100007"
+        );
+        assert_eq!(
+            hypercall(HypercallMistake::Memory { address: 0xfff }).to_string(),
+            "ended for a hypercall (port 0x502) with memory at 0xfff that it may not use, by the instruction before 0x100007"
+        );
+        let instruction = UnsupportedInstruction::new(0x10_0000, &[0x0f, 0x22, 0xd8]);
+        assert_eq!(
+            ExitStatus::Unsupported(instruction).to_string(),
+            "ended for a privileged instruction that is not emulated (0f 22 d8) at 0x100000"
+        );
+        assert_eq!(UnsupportedInstruction::new(0, &[0x66; 40]).bytes(), [0x66; 15]);
+    }
+
     #[test]
     fn shell_code_is_the_guests_or_128_plus_the_signal() {
         let fault = Fault { signal: SIGSEGV, address: None, instruction_pointer: None };
@@ -188,6 +288,9 @@ mod tests {
             (ExitStatus::Denied(Denied { call: None }), 159),
             (ExitStatus::Killed(15), 143),
             (ExitStatus::OutOfMemory, 137),
+            (hypercall(HypercallMistake::NoSuchPort), 159),
+            (hypercall(HypercallMistake::Memory { address: 7 }), 139),
+            (ExitStatus::Unsupported(UnsupportedInstruction::new(0x10_0000, &[0xf4])), 132),
         ] {
             assert_eq!(status.shell_code(), code, "{status}");
         }

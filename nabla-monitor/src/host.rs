@@ -157,13 +157,16 @@ fn supervision() -> Check {
 
 /// Starts a guest that does nothing but exit.
 fn probe_guest(supervision: crate::Supervision) -> Result<(), String> {
+    probe(&crate::probe::image(), supervision)
+}
+
+fn probe(image: &[u8], supervision: crate::Supervision) -> Result<(), String> {
     use std::io::Write;
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let image = crate::probe::image();
     let mut file = fs::File::from(
         rustix::fs::memfd_create("nabla-probe", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| text(&e))?,
     );
-    file.write_all(&image).map_err(|e| text(&e))?;
+    file.write_all(image).map_err(|e| text(&e))?;
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let guest = crate::Runtime::new()
         .guest(path)
@@ -278,12 +281,21 @@ fn cgroups() -> Check {
     }
 }
 
+/// Whether a virtual machine can be had: runs a guest of eight bytes in one.
 fn kvm() -> Check {
-    let detail = match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => "/dev/kvm can be used, but this version does not run hvt guests yet".to_owned(),
-        Err(error) => format!("/dev/kvm: {error}; this version does not run hvt guests anyway"),
-    };
-    Check::new("kvm", CheckStatus::Limited, detail)
+    match probe_kvm() {
+        Ok(()) => Check::new("kvm", CheckStatus::Ok, "hvt guests run in virtual machines"),
+        Err(error) => Check::new(
+            "kvm",
+            CheckStatus::Limited,
+            format!("hvt guests cannot run, spt guests do without: {error}"),
+        ),
+    }
+}
+
+fn probe_kvm() -> Result<(), String> {
+    crate::backend::kvm::check().map_err(|error| error.to_string())?;
+    probe(&crate::probe::hvt_image(), crate::Supervision::Full)
 }
 
 #[cfg(test)]
@@ -308,5 +320,12 @@ mod tests {
     fn probe_guest_runs_here() {
         probe_guest(crate::Supervision::None).unwrap();
         probe_guest(crate::Supervision::Full).unwrap();
+    }
+
+    #[test]
+    fn probe_guest_runs_in_a_virtual_machine() {
+        if nabla_testkit::need::kvm() {
+            probe_kvm().unwrap();
+        }
     }
 }

@@ -60,7 +60,10 @@ pub use crate::{
         TapErrorKind,
     },
     error::{Error, ErrorKind},
-    exit::{Denied, DeniedCall, ExitStatus, Fault, SyscallEntry, signal_name},
+    exit::{
+        BadHypercall, Denied, DeniedCall, ExitStatus, Fault, HypercallMistake, SyscallEntry,
+        UnsupportedInstruction, signal_name,
+    },
     guest::{Guest, ResourceUsage},
     image::ImageFile,
     runtime::Runtime,

@@ -38,7 +38,19 @@ pub fn target_directory() -> PathBuf {
 /// When they cannot be built or there is none of that name.
 #[must_use]
 pub fn guest(name: &str) -> PathBuf {
-    let path = built("guests", Path::new("guests")).join(name);
+    let path = built("guests", Path::new("guests"), &[]).join(name);
+    assert!(path.exists(), "there is no test guest '{name}' ({})", path.display());
+    path
+}
+
+/// The path of the test guest `name` for the `hvt` ABI. Builds all test guests when called first.
+///
+/// # Panics
+///
+/// As [`guest`].
+#[must_use]
+pub fn guest_hvt(name: &str) -> PathBuf {
+    let path = built("guests-hvt", Path::new("guests"), &["--features", "hvt"]).join(name);
     assert!(path.exists(), "there is no test guest '{name}' ({})", path.display());
     path
 }
@@ -50,24 +62,24 @@ pub fn guest(name: &str) -> PathBuf {
 /// As [`guest`].
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
-    let path = built("examples", &Path::new("examples").join(name)).join(name);
+    let path = built("examples", &Path::new("examples").join(name), &[]).join(name);
     assert!(path.exists(), "there is no example guest '{name}' ({})", path.display());
     path
 }
 
 /// Builds the cargo workspace in `source` into `target/NAME`, once per process, and returns where binaries are.
-fn built(name: &str, source: &Path) -> PathBuf {
+fn built(name: &str, source: &Path, options: &[&str]) -> PathBuf {
     static BUILT: Mutex<Option<HashMap<PathBuf, PathBuf>>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let built = built.get_or_insert_default();
-    if let Some(directory) = built.get(source) {
+    let target = target_directory().join(name);
+    if let Some(directory) = built.get(&target.join(source)) {
         return directory.clone();
     }
-    let target = target_directory().join(name);
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--quiet", "--target-dir"]).arg(&target);
-    command.arg("--manifest-path").arg(workspace().join(source).join("Cargo.toml"));
+    command.args(options).arg("--manifest-path").arg(workspace().join(source).join("Cargo.toml"));
     // Flags that are meant for the program that runs the tests do not suit freestanding guests.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_BUILD_RUSTFLAGS"] {
         command.env_remove(variable);
@@ -75,6 +87,6 @@ fn built(name: &str, source: &Path) -> PathBuf {
     let status = command.status().unwrap_or_else(|error| panic!("cargo cannot be started: {error}"));
     assert!(status.success(), "the guests in {} cannot be built", source.display());
     let directory = target.join("release");
-    built.insert(source.to_owned(), directory.clone());
+    built.insert(target.join(source), directory.clone());
     directory
 }

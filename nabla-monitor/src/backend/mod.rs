@@ -1,5 +1,6 @@
 //! What runs guests.
 
+pub(crate) mod kvm;
 pub(crate) mod process;
 
 use crate::{
@@ -54,21 +55,23 @@ pub(crate) trait Running: Debug + Send + Sync {
 /// Whether any backend runs guests of this ABI.
 pub(crate) fn check_abi(abi: Abi, path: &Path) -> Result<(), Error> {
     match abi {
-        Abi::SptV1 | Abi::SptV2 => Ok(()),
+        Abi::SptV1 | Abi::SptV2 | Abi::HvtV1 | Abi::HvtV2 => Ok(()),
         _ => Err(Error::UnsupportedAbi { path: path.to_owned(), abi }),
     }
 }
 
 /// Starts a guest whose ABI [`check_abi`] let through.
-pub(crate) fn start(
-    runtime: &Runtime,
-    guest: &Prepared,
-    console: &OwnedFd,
-) -> Result<Box<dyn Running>, Error> {
-    Ok(Box::new(process::start(runtime, guest, console)?))
+pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Result<Box<dyn Running>, Error> {
+    if guest.image.abi().needs_kvm() {
+        return Ok(Box::new(kvm::start(runtime, guest, console)?));
+    }
+    Ok(Box::new(process::start(runtime, &guest, &console)?))
 }
 
 /// Makes the calling process the guest.
 pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Error {
+    if guest.image.abi().needs_kvm() {
+        return Error::CannotReplace;
+    }
     process::exec(runtime, guest, console)
 }

@@ -51,3 +51,8 @@ pub fn open_descriptors() -> Vec<u32> {
 pub fn exists(pid: u32) -> bool {
     fs::exists(format!("/proc/{pid}")).unwrap()
 }
+
+/// A builder for the test guest `name` in a virtual machine, with little memory and no output.
+pub fn build_hvt(runtime: &Runtime, name: &str) -> GuestBuilder {
+    runtime.guest(nabla_testkit::guest_hvt(name)).memory(ByteSize::mib(16)).console(Console::null())
+}

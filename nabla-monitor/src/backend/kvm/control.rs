@@ -1,0 +1,160 @@
+//! How other threads stop, hold and release a guest's processor.
+//!
+//! A request sets what is wanted, makes the wake descriptor readable (for a processor that waits in a hypercall),
+//! and sends the thread a signal (for one that runs guest code). The signal is blocked in that thread; only
+//! `KVM_RUN` lets it through, by its own mask, and then returns instead of running any handler. So no handler is
+//! installed, and a signal that comes too early makes the next `KVM_RUN` return at once.
+
+use crate::sys;
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::Errno,
+};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+/// The signal: a real-time one that nothing is known to use. The C library hands out 34 to 64.
+pub const KICK: u32 = 63;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Run,
+    Pause,
+    Kill,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+    wake: OwnedFd,
+}
+
+#[derive(Debug)]
+struct State {
+    wanted: Wanted,
+    /// The thread stands still because of a pause.
+    paused: bool,
+    /// The thread, as long as it runs.
+    thread: Option<i32>,
+    ended: bool,
+}
+
+impl Control {
+    pub fn new() -> io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let state = State { wanted: Wanted::Run, paused: false, thread: None, ended: false };
+        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake })
+    }
+
+    /// Readable when the thread should [attend](Self::attend).
+    pub fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// The calling thread is the processor from now on.
+    pub fn enter(&self) {
+        self.lock().thread = Some(rustix::thread::gettid().as_raw_nonzero().get());
+    }
+
+    /// The processor has ended; nobody sends signals any more.
+    pub fn leave(&self) {
+        let mut state = self.lock();
+        state.thread = None;
+        state.ended = true;
+        state.paused = false;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Called by the thread after it was woken: stands still as long as a pause is wanted. False when the guest is
+    /// to end.
+    pub fn attend(&self) -> bool {
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&self.wake, &mut counter);
+        consume_kick();
+        let mut state = self.lock();
+        while state.wanted == Wanted::Pause {
+            state.paused = true;
+            self.changed.notify_all();
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.paused = false;
+        let go_on = state.wanted != Wanted::Kill;
+        drop(state);
+        self.changed.notify_all();
+        go_on
+    }
+
+    /// Ends the guest. Does not wait for it.
+    pub fn kill(&self) {
+        let mut state = self.lock();
+        state.wanted = Wanted::Kill;
+        self.kick(&state);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Holds the guest, and returns when it stands still or has ended.
+    pub fn pause(&self) {
+        let mut state = self.lock();
+        if state.wanted == Wanted::Run {
+            state.wanted = Wanted::Pause;
+            self.kick(&state);
+        }
+        let moving = |state: &mut State| state.wanted == Wanted::Pause && !state.paused && !state.ended;
+        drop(self.changed.wait_while(state, moving));
+    }
+
+    /// Lets it go on, and returns when it does.
+    pub fn resume(&self) {
+        let mut state = self.lock();
+        if state.wanted == Wanted::Pause {
+            state.wanted = Wanted::Run;
+        }
+        self.changed.notify_all();
+        let still = |state: &mut State| state.wanted == Wanted::Run && state.paused && !state.ended;
+        drop(self.changed.wait_while(state, still));
+    }
+
+    /// The thread's id, as long as it runs.
+    pub fn thread(&self) -> Option<i32> {
+        self.lock().thread
+    }
+
+    fn kick(&self, state: &State) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        let Some(thread) = state.thread else { return };
+        const TGKILL: u64 = 234;
+        let process = rustix::process::getpid().as_raw_nonzero().get();
+        let number = |id: i32| u64::from(id.cast_unsigned());
+        // SAFETY: the signal goes to a thread of this program that has it blocked and has not ended: it takes
+        // the lock, which is held here, before it does.
+        unsafe { sys::syscall(TGKILL, [number(process), number(thread), u64::from(KICK), 0, 0, 0]) };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What is inside is consistent after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a pending kick, if there is one, so that it does not stop the next run.
+fn consume_kick() {
+    const RT_SIGTIMEDWAIT: u64 = 128;
+    let set = 1_u64 << (KICK - 1);
+    let zero = [0_u64; 2];
+    loop {
+        // SAFETY: the set has 8 bytes, the time 16; where the signal's description goes is null.
+        let result = unsafe {
+            sys::syscall(RT_SIGTIMEDWAIT, [sys::address_of(&set), 0, sys::address_of(&zero), 8, 0, 0])
+        };
+        if sys::check(result) != Err(Errno::INTR) && result != i64::from(KICK) {
+            return;
+        }
+    }
+}

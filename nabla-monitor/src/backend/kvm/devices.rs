@@ -1,0 +1,273 @@
+//! The host's side of a guest's devices, as hypercalls use them: every call is one system call on a descriptor that
+//! was opened before the guest ran.
+
+use super::control::Control;
+use crate::{
+    config::{AttachedDevice, Backing},
+    sys::{self, nr},
+};
+use nabla_core::{Attachment, Manifest};
+use rustix::{
+    event::{PollFd, PollFlags, epoll, poll},
+    fs::FileType,
+    io::Errno,
+};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    time::{Duration, Instant},
+};
+use vm_memory::VolatileSlice;
+
+/// What the wait set says of the descriptor that interrupts it; no index of a device.
+const WAKE: u64 = u64::MAX;
+/// The most that is written to a console at once, where a write could block: a pipe that is ready takes it.
+const CONSOLE_CHUNK: usize = 4096;
+/// `epoll_pwait2`, which counts nanoseconds, since Linux 5.11.
+pub const EPOLL_PWAIT2: u64 = 441;
+pub const EPOLL_PWAIT: u64 = 281;
+
+/// `struct epoll_event`, which is packed: what happened, and the two halves of the data.
+type Event = [u32; 3];
+
+/// A device by its index in the manifest.
+#[derive(Debug)]
+enum Device {
+    Disk { descriptor: OwnedFd, capacity: u64 },
+    Net { descriptor: OwnedFd },
+}
+
+/// Somebody wants the guest to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Killed;
+
+/// All devices of a guest.
+#[derive(Debug)]
+pub struct Devices {
+    devices: Vec<Option<Device>>,
+    console: OwnedFd,
+    /// Whether a write to the console can block.
+    console_blocks: bool,
+    waitset: OwnedFd,
+    precise_wait: bool,
+    events: Vec<Event>,
+}
+
+impl Devices {
+    pub fn new(attached: Vec<AttachedDevice>, console: OwnedFd, control: &Control) -> io::Result<Self> {
+        let waitset = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&waitset, control.wake(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let mut devices = Vec::new();
+        for AttachedDevice { index, backing } in attached {
+            let device = match backing {
+                Backing::Disk(disk) => Device::Disk { descriptor: disk.descriptor, capacity: disk.capacity },
+                Backing::Tap(tap) => {
+                    let data = epoll::EventData::new_u64(index as u64);
+                    epoll::add(&waitset, &tap.descriptor, data, epoll::EventFlags::IN)?;
+                    Device::Net { descriptor: tap.descriptor }
+                }
+            };
+            devices.resize_with(devices.len().max(index + 1), || None);
+            devices[index] = Some(device);
+        }
+        let console_blocks = rustix::fs::fstat(&console)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile);
+        let events = Vec::with_capacity(devices.len() + 1);
+        Ok(Self { devices, console, console_blocks, waitset, precise_wait: true, events })
+    }
+
+    fn get(&self, handle: u64) -> Option<&Device> {
+        self.devices.get(usize::try_from(handle).ok()?)?.as_ref()
+    }
+
+    /// The disk with this handle: its descriptor and its capacity in bytes.
+    pub fn disk(&self, handle: u64) -> Option<(BorrowedFd<'_>, u64)> {
+        match self.get(handle)? {
+            Device::Disk { descriptor, capacity } => Some((descriptor.as_fd(), *capacity)),
+            Device::Net { .. } => None,
+        }
+    }
+
+    /// The network interface with this handle.
+    pub fn net(&self, handle: u64) -> Option<BorrowedFd<'_>> {
+        match self.get(handle)? {
+            Device::Net { descriptor } => Some(descriptor.as_fd()),
+            Device::Disk { .. } => None,
+        }
+    }
+
+    /// Every descriptor that is used, by what is done with it: for the system call filter.
+    pub fn descriptors(&self) -> DeviceDescriptors {
+        let of =
+            |want: fn(&Device) -> Option<RawFd>| self.devices.iter().flatten().filter_map(want).collect();
+        DeviceDescriptors {
+            console: self.console.as_raw_fd(),
+            waitset: self.waitset.as_raw_fd(),
+            disks: of(|device| match device {
+                Device::Disk { descriptor, .. } => Some(descriptor.as_raw_fd()),
+                Device::Net { .. } => None,
+            }),
+            nets: of(|device| match device {
+                Device::Net { descriptor } => Some(descriptor.as_raw_fd()),
+                Device::Disk { .. } => None,
+            }),
+        }
+    }
+
+    /// Writes all of it. What a console does not take is lost, as it is for a process whose reader went away.
+    pub fn console_write(&self, bytes: &VolatileSlice<'_>, control: &Control) -> Result<(), Killed> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let mut length = bytes.len() - done;
+            if self.console_blocks {
+                length = length.min(CONSOLE_CHUNK);
+                let mut set = [
+                    PollFd::new(&self.console, PollFlags::OUT),
+                    PollFd::from_borrowed_fd(control.wake(), PollFlags::IN),
+                ];
+                let _ = poll(&mut set, None);
+                let (writable, woken) = (!set[0].revents().is_empty(), !set[1].revents().is_empty());
+                if woken && !control.attend() {
+                    return Err(Killed);
+                }
+                if !writable {
+                    continue;
+                }
+            }
+            let Ok(part) = bytes.subslice(done, length) else { return Ok(()) };
+            match write(self.console.as_fd(), &part) {
+                Ok(0) => return Ok(()),
+                Ok(written) => done += written,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits at most this long for a network interface to be readable. Returns the set of those that are, by index.
+    pub fn wait(&mut self, timeout: Duration, control: &Control) -> Result<u64, Killed> {
+        let deadline = (!timeout.is_zero()).then(|| Instant::now().checked_add(timeout));
+        loop {
+            let left = match deadline {
+                None => Some(Duration::ZERO),
+                // So far away that it is not a time.
+                Some(None) => None,
+                Some(Some(deadline)) => Some(deadline.saturating_duration_since(Instant::now())),
+            };
+            let waited = self.epoll(left);
+            let mut ready = 0;
+            let mut woken = false;
+            for &[_, low, high] in &self.events {
+                match u64::from(high) << 32 | u64::from(low) {
+                    WAKE => woken = true,
+                    index => {
+                        let shift = u32::try_from(index).unwrap_or(u32::MAX);
+                        ready |= 1_u64.checked_shl(shift).unwrap_or(0);
+                    }
+                }
+            }
+            if woken && !control.attend() {
+                return Err(Killed);
+            }
+            if ready != 0 || left == Some(Duration::ZERO) || matches!(waited, Err(e) if e != Errno::INTR) {
+                return Ok(ready);
+            }
+        }
+    }
+
+    /// One wait of the kernel's.
+    fn epoll(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+        self.events.clear();
+        let spare = self.events.spare_capacity_mut();
+        let (set, room) = (u64::from(self.waitset.as_raw_fd().cast_unsigned()), spare.len() as u64);
+        let buffer = spare.as_mut_ptr() as u64;
+        let result = if self.precise_wait {
+            let spec = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
+            let spec = spec.as_ref().map_or(0, sys::address_of);
+            // SAFETY: there is room for that many events at `buffer`, and `spec` is null or a timespec.
+            sys::check(unsafe { sys::syscall(EPOLL_PWAIT2, [set, buffer, room, spec, 0, 0]) })
+        } else {
+            // Rounded up: a guest may be told late that time is over, and never early.
+            let millis =
+                timeout.map_or(-1, |t| i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+            let millis = u64::from(millis.cast_unsigned());
+            // SAFETY: there is room for that many events at `buffer`.
+            sys::check(unsafe { sys::syscall(EPOLL_PWAIT, [set, buffer, room, millis, 0, 0]) })
+        };
+        match result {
+            Err(Errno::NOSYS) if self.precise_wait => {
+                self.precise_wait = false;
+                self.epoll(timeout)
+            }
+            Err(errno) => Err(errno),
+            Ok(count) => {
+                // SAFETY: the kernel has filled that many events, which is at most what there was room for.
+                unsafe { self.events.set_len(usize::try_from(count).unwrap_or(0)) };
+                Ok(())
+            }
+        }
+    }
+}
+
+/// See [`Devices::descriptors`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceDescriptors {
+    pub console: RawFd,
+    pub waitset: RawFd,
+    pub disks: Vec<RawFd>,
+    pub nets: Vec<RawFd>,
+}
+
+/// The manifest with everything attached, for the guest.
+pub fn manifest(bare: &Manifest, attached: &[AttachedDevice]) -> Manifest {
+    let mut manifest = bare.clone();
+    for device in attached {
+        let attachment = match &device.backing {
+            Backing::Disk(disk) => {
+                Attachment::Block { capacity: disk.capacity, block_size: disk.block_size, descriptor: -1 }
+            }
+            Backing::Tap(tap) => Attachment::Net { mac: tap.mac.0, mtu: tap.mtu, descriptor: -1 },
+        };
+        // Kinds, sizes and places were checked when the devices were opened.
+        let attached = manifest.attach(device.index, attachment);
+        debug_assert_eq!(attached, Ok(()));
+    }
+    manifest
+}
+
+fn transfer(
+    number: u64,
+    descriptor: BorrowedFd<'_>,
+    bytes: &VolatileSlice<'_>,
+    offset: u64,
+) -> Result<usize, Errno> {
+    let guard = bytes.ptr_guard_mut();
+    let fd = u64::from(descriptor.as_raw_fd().cast_unsigned());
+    // SAFETY: the slice lies in guest memory, which lives as long as its borrow; nothing in this program takes
+    // references to it, so the kernel may read and write it like the guest's processor does.
+    let result =
+        unsafe { sys::syscall(number, [fd, guard.as_ptr() as u64, bytes.len() as u64, offset, 0, 0]) };
+    sys::check(result).map(|count| usize::try_from(count).unwrap_or(0))
+}
+
+/// Reads at an offset into guest memory. May read less.
+pub fn pread(descriptor: impl AsFd, bytes: &VolatileSlice<'_>, offset: u64) -> Result<usize, Errno> {
+    transfer(nr::PREAD64, descriptor.as_fd(), bytes, offset)
+}
+
+/// Writes at an offset from guest memory. May write less.
+pub fn pwrite(descriptor: impl AsFd, bytes: &VolatileSlice<'_>, offset: u64) -> Result<usize, Errno> {
+    const PWRITE64: u64 = 18;
+    transfer(PWRITE64, descriptor.as_fd(), bytes, offset)
+}
+
+/// Reads into guest memory.
+pub fn read(descriptor: BorrowedFd<'_>, bytes: &VolatileSlice<'_>) -> Result<usize, Errno> {
+    transfer(nr::READ, descriptor, bytes, 0)
+}
+
+/// Writes from guest memory.
+pub fn write(descriptor: BorrowedFd<'_>, bytes: &VolatileSlice<'_>) -> Result<usize, Errno> {
+    transfer(nr::WRITE, descriptor, bytes, 0)
+}

@@ -1,0 +1,191 @@
+//! The hypercalls of `hvt` v1 and v2: from a checked copy of the guest's structure to a result. No KVM in sight.
+//!
+//! Each structure is copied once and not looked at again; only the fields that are results are written back. What
+//! a call reads from the guest must be readable by the guest, and what it writes must be writable by it, or the
+//! guest ends.
+
+use super::{
+    control::Control,
+    devices::{self, Devices, Killed},
+    memory::{Access, BadAccess, GuestMemory},
+};
+use nabla_core::abi::hvt::{
+    BlockIo, HALT_COOKIE_MAX, Halt, Hypercall, NetIo, Poll, Puts, R_AGAIN, R_EINVAL, R_EUNSPEC, R_OK,
+    Walltime,
+};
+use rustix::{
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
+use std::{mem::offset_of, time::Duration};
+use vm_memory::VolatileSlice;
+
+/// What follows from a hypercall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest goes on.
+    Continue,
+    /// It has ended by itself.
+    Halt {
+        /// The status that it gave.
+        status: i32,
+    },
+    /// Somebody wants it to end.
+    Killed,
+}
+
+impl From<Killed> for Outcome {
+    fn from(_: Killed) -> Self {
+        Self::Killed
+    }
+}
+
+/// Does what the guest asks for with the structure at `address`.
+pub fn handle(
+    call: Hypercall,
+    address: u64,
+    memory: &GuestMemory,
+    devices: &mut Devices,
+    control: &Control,
+) -> Result<Outcome, BadAccess> {
+    match call {
+        Hypercall::Walltime => walltime(address, memory),
+        Hypercall::Puts => puts(address, memory, devices, control),
+        Hypercall::Poll => poll(address, memory, devices, control),
+        Hypercall::BlockWrite | Hypercall::BlockRead => block(call, address, memory, devices),
+        Hypercall::NetWrite => net_write(address, memory, devices),
+        Hypercall::NetRead => net_read(address, memory, devices),
+        Hypercall::Halt => halt(address, memory),
+    }
+}
+
+fn walltime(address: u64, memory: &GuestMemory) -> Result<Outcome, BadAccess> {
+    let now = clock_gettime(ClockId::Realtime);
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    let nsecs = seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+    memory.write(address, &Walltime { nsecs })?;
+    Ok(Outcome::Continue)
+}
+
+fn puts(
+    address: u64,
+    memory: &GuestMemory,
+    devices: &Devices,
+    control: &Control,
+) -> Result<Outcome, BadAccess> {
+    let Puts { data, len } = memory.read(address)?;
+    let bytes = memory.slice(data, len, Access::Read)?;
+    Ok(devices.console_write(&bytes, control).map_or_else(Outcome::from, |()| Outcome::Continue))
+}
+
+fn poll(
+    address: u64,
+    memory: &GuestMemory,
+    devices: &mut Devices,
+    control: &Control,
+) -> Result<Outcome, BadAccess> {
+    memory.check(address, size_of::<Poll>() as u64, Access::Write)?;
+    let Poll { timeout_nsecs, .. } = memory.read(address)?;
+    let ready = match devices.wait(Duration::from_nanos(timeout_nsecs), control) {
+        Ok(ready) => ready,
+        Err(killed) => return Ok(killed.into()),
+    };
+    let count = ready.count_ones().cast_signed();
+    memory.write(address + offset_of!(Poll, ready_set) as u64, &ready)?;
+    memory.write(address + offset_of!(Poll, ret) as u64, &count)?;
+    Ok(Outcome::Continue)
+}
+
+fn block(
+    call: Hypercall,
+    address: u64,
+    memory: &GuestMemory,
+    devices: &Devices,
+) -> Result<Outcome, BadAccess> {
+    memory.check(address, size_of::<BlockIo>() as u64, Access::Write)?;
+    let io: BlockIo = memory.read(address)?;
+    let ret = block_transfer(call, &io, memory, devices)?;
+    memory.write(address + offset_of!(BlockIo, ret) as u64, &ret)?;
+    Ok(Outcome::Continue)
+}
+
+/// The tender of Solo5 takes any offset and length within the capacity, so this does.
+fn block_transfer(
+    call: Hypercall,
+    io: &BlockIo,
+    memory: &GuestMemory,
+    devices: &Devices,
+) -> Result<i32, BadAccess> {
+    let Some((disk, capacity)) = devices.disk(io.handle) else { return Ok(R_EINVAL) };
+    if io.offset >= capacity || io.len > capacity - io.offset {
+        return Ok(R_EINVAL);
+    }
+    let (access, transfer): (_, fn(_, &VolatileSlice<'_>, u64) -> _) = match call {
+        Hypercall::BlockWrite => (Access::Read, devices::pwrite),
+        _ => (Access::Write, devices::pread),
+    };
+    let bytes = memory.slice(io.data, io.len, access)?;
+    let mut done = 0;
+    while done < bytes.len() {
+        // The kernel moves less than 2 GiB at once.
+        let Ok(part) = bytes.subslice(done, bytes.len() - done) else { return Ok(R_EUNSPEC) };
+        match transfer(disk, &part, io.offset + done as u64) {
+            Ok(0) => return Ok(R_EUNSPEC),
+            Ok(moved) => done += moved,
+            Err(Errno::INTR) => {}
+            Err(_) => return Ok(R_EUNSPEC),
+        }
+    }
+    Ok(R_OK)
+}
+
+fn net_write(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Outcome, BadAccess> {
+    memory.check(address, size_of::<NetIo>() as u64, Access::Write)?;
+    let io: NetIo = memory.read(address)?;
+    let ret = match devices.net(io.handle) {
+        None => R_EINVAL,
+        Some(net) => {
+            let frame = memory.slice(io.data, io.len, Access::Read)?;
+            match devices::write(net, &frame) {
+                Ok(written) if written == frame.len() => R_OK,
+                Err(Errno::AGAIN) => R_AGAIN,
+                Ok(_) | Err(_) => R_EUNSPEC,
+            }
+        }
+    };
+    memory.write(address + offset_of!(NetIo, ret) as u64, &ret)?;
+    Ok(Outcome::Continue)
+}
+
+fn net_read(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Outcome, BadAccess> {
+    memory.check(address, size_of::<NetIo>() as u64, Access::Write)?;
+    let io: NetIo = memory.read(address)?;
+    let ret = match devices.net(io.handle) {
+        None => R_EINVAL,
+        Some(net) => {
+            let buffer = memory.slice(io.data, io.len, Access::Write)?;
+            match devices::read(net, &buffer) {
+                Ok(0) | Err(Errno::AGAIN) => R_AGAIN,
+                Ok(length) => {
+                    memory.write(address + offset_of!(NetIo, len) as u64, &(length as u64))?;
+                    R_OK
+                }
+                Err(_) => R_EUNSPEC,
+            }
+        }
+    };
+    memory.write(address + offset_of!(NetIo, ret) as u64, &ret)?;
+    Ok(Outcome::Continue)
+}
+
+fn halt(address: u64, memory: &GuestMemory) -> Result<Outcome, BadAccess> {
+    let Halt { cookie, exit_status, .. } = memory.read(address)?;
+    if cookie != 0 {
+        // Nobody looks at it yet; a guest that gives a wrong one is wrong all the same.
+        let last = cookie.saturating_add(HALT_COOKIE_MAX as u64);
+        if cookie >= memory.size() || last > memory.size() {
+            return Err(BadAccess { address: cookie, access: Access::Read, mapped: false });
+        }
+    }
+    Ok(Outcome::Halt { status: exit_status })
+}

@@ -1,0 +1,80 @@
+//! `hvt` guests: ring-3 code in a virtual machine of one processor, which is a thread of this program.
+
+mod arch;
+mod control;
+mod cpu;
+mod devices;
+mod emulate;
+mod filter;
+mod hypercall;
+mod memory;
+mod running;
+mod vcpu;
+mod vm;
+
+use self::{
+    devices::Devices,
+    filter::FilterConfig,
+    memory::{GuestMemory, MemoryOptions},
+    running::{KvmGuest, Shared},
+    vcpu::Vcpu,
+    vm::Machine,
+};
+use super::Prepared;
+use crate::{config::Isolation, error::Error, runtime::Runtime};
+use nabla_core::layout;
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Arc,
+};
+
+/// Whether virtual machines can be had here.
+pub(crate) fn check() -> Result<(), Error> {
+    vm::open().map(|_| ())
+}
+
+/// Starts a guest in a virtual machine of its own.
+pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Result<KvmGuest, Error> {
+    if guest.isolation != Isolation::default() {
+        return Err(Error::NotForVirtualMachines);
+    }
+    let cannot = |step: &str, source: io::Error| {
+        let hint = crate::host::launch_hint(&source, step);
+        Error::Launch { step: step.to_owned(), source, hint }
+    };
+    let size = guest.memory.as_u64();
+    let regions = memory::regions(&guest.image, size, guest.exec_heap);
+    let page_tables = arch::page_tables(&regions);
+    let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable };
+    let memory = GuestMemory::new(size, regions, options).map_err(|e| cannot("get guest memory", e))?;
+    memory.load(&guest.image, &guest.file).map_err(|e| cannot("load the image", e))?;
+    let memory = Arc::new(memory);
+
+    let boot_info = layout::hvt::BOOT_INFO_BASE;
+    let machine = Machine::new(Arc::clone(&memory), &page_tables, guest.image.entry(), boot_info)?;
+    let manifest = devices::manifest(guest.image.manifest(), &guest.devices);
+    let area = layout::hvt::boot_area(
+        size,
+        guest.image.end(),
+        machine.tsc_frequency,
+        &manifest,
+        &guest.command_line,
+        None,
+    );
+    memory.place(area.address, &area.bytes).map_err(|e| cannot("write boot info", e))?;
+
+    let shared = Arc::new(Shared::new().map_err(|e| cannot("make event descriptors", e))?);
+    let devices =
+        Devices::new(guest.devices, console, &shared.control).map_err(|e| cannot("set up the devices", e))?;
+    let [vcpu, vm] = machine.descriptors();
+    let filter = filter::build(&FilterConfig {
+        vcpu,
+        vm,
+        exit: shared.exit_descriptor(),
+        wake: shared.control.wake().as_raw_fd(),
+        devices: devices.descriptors(),
+    })
+    .map_err(|e| cannot("build the system call filter", io::Error::other(e)))?;
+    KvmGuest::start(&guest.name, Vcpu::new(machine, devices), shared, &memory, filter, runtime.landlock_abi())
+}

@@ -1,0 +1,245 @@
+//! A running guest, as the rest of the program sees it.
+
+use super::{control::Control, filter, memory::GuestMemory, vcpu::Vcpu, vm::Machine};
+use crate::{backend::Running, error::Error, exit::ExitStatus, guest::ResourceUsage, sys};
+use rustix::event::{EventfdFlags, eventfd};
+use seccompiler::BpfProgram;
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// Enough for the loop; what is not touched is not used.
+const THREAD_STACK: usize = 256 << 10;
+
+/// A guest in a virtual machine, whose processor is a thread of this program.
+#[derive(Debug)]
+pub(crate) struct KvmGuest {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    memory: Weak<GuestMemory>,
+    /// The process that may end it: not a fork of it.
+    owner: i32,
+}
+
+/// What the thread and its owner share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub control: Control,
+    exit: OwnedFd,
+    ending: Mutex<Option<Ending>>,
+}
+
+#[derive(Debug)]
+struct Ending {
+    result: Result<ExitStatus, String>,
+    usage: ResourceUsage,
+}
+
+impl Shared {
+    pub fn new() -> io::Result<Self> {
+        let exit = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok(Self { control: Control::new()?, exit, ending: Mutex::new(None) })
+    }
+
+    pub fn exit_descriptor(&self) -> RawFd {
+        self.exit.as_raw_fd()
+    }
+
+    fn finish(&self, result: Result<ExitStatus, String>, usage: ResourceUsage) {
+        *lock(&self.ending) = Some(Ending { result, usage });
+        self.control.leave();
+        let _ = rustix::io::write(&self.exit, &1_u64.to_ne_bytes());
+    }
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+impl KvmGuest {
+    /// Starts the thread. When this returns, it is confined and about to run the guest's first instruction.
+    pub(super) fn start(
+        name: &str,
+        vcpu: Vcpu,
+        shared: Arc<Shared>,
+        memory: &Arc<GuestMemory>,
+        filter: BpfProgram,
+        landlock_abi: Option<u32>,
+    ) -> Result<Self, Error> {
+        let (ready, confined) = mpsc::sync_channel(1);
+        let theirs = Arc::clone(&shared);
+        // The thread starts with every signal blocked: it runs no handler of the host program, and takes no signal
+        // from those who wait for one.
+        let blocked = sys::BlockedSignals::new();
+        let name: String = name.chars().filter(|&c| c != '\0').collect();
+        let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
+            theirs.control.enter();
+            let result = prepare_thread(&filter, landlock_abi);
+            let failed = result.is_err();
+            let _ = ready.send(result);
+            drop((ready, filter));
+            if !failed {
+                run(vcpu, &theirs);
+            } else {
+                theirs.control.leave();
+            }
+        });
+        drop(blocked);
+        let cannot =
+            |step: &str, source| Error::Launch { step: step.to_owned(), source, hint: String::new() };
+        let thread = thread.map_err(|source| cannot("start a thread for the guest", source))?;
+        let confined = confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")));
+        if let Err(source) = confined {
+            let _ = thread.join();
+            return Err(cannot("confine the guest's thread", source));
+        }
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+            memory: Arc::downgrade(memory),
+            owner: own_pid(),
+        })
+    }
+}
+
+fn prepare_thread(filter: &BpfProgram, landlock_abi: Option<u32>) -> io::Result<()> {
+    const PR_SET_TIMERSLACK: u64 = 29;
+    const SIG_UNBLOCK: u64 = 1;
+    // SAFETY: changes only how exactly the calling thread is woken from its waits.
+    unsafe { sys::syscall(sys::nr::PRCTL, [PR_SET_TIMERSLACK, 1, 0, 0, 0, 0]) };
+    let setxid = 1_u64 << (filter::SETXID - 1);
+    // SAFETY: unblocks a signal in the calling thread that only the C library sends, and handles.
+    unsafe { sys::syscall(sys::nr::RT_SIGPROCMASK, [SIG_UNBLOCK, sys::address_of(&setxid), 0, 8, 0, 0]) };
+    filter::confine_thread(filter, landlock_abi)
+}
+
+fn run(mut vcpu: Vcpu, shared: &Shared) {
+    let result = catch_unwind(AssertUnwindSafe(|| vcpu.run(&shared.control)));
+    let result = match result {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the monitor failed while it served the guest".to_owned()),
+    };
+    let usage = thread_usage(vcpu.memory());
+    // Disks are closed, and with that unlocked, before anybody hears of the end.
+    let machine: Machine = vcpu.into_machine();
+    shared.finish(result, usage);
+    // Giving the memory back takes a while, for which nobody has to wait.
+    drop(machine);
+}
+
+/// What the calling thread has used.
+fn thread_usage(memory: &GuestMemory) -> ResourceUsage {
+    const GETRUSAGE: u64 = 98;
+    const RUSAGE_THREAD: u64 = 1;
+    // `struct rusage`: two times of two words each, then fourteen counters.
+    let mut usage = [0_i64; 18];
+    // SAFETY: the buffer has the size of a rusage.
+    unsafe { sys::syscall(GETRUSAGE, [RUSAGE_THREAD, usage.as_mut_ptr() as u64, 0, 0, 0, 0]) };
+    let time = |seconds: i64, micros: i64| {
+        Duration::from_secs(seconds.unsigned_abs()) + Duration::from_micros(micros.unsigned_abs())
+    };
+    ResourceUsage {
+        user_time: time(usage[0], usage[1]),
+        system_time: time(usage[2], usage[3]),
+        max_resident: memory.resident().unwrap_or(0),
+        resident: 0,
+        minor_faults: usage[8].unsigned_abs(),
+        major_faults: usage[9].unsigned_abs(),
+    }
+}
+
+impl Running for KvmGuest {
+    fn pid(&self) -> u32 {
+        own_pid().cast_unsigned()
+    }
+
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.shared.exit.as_fd()
+    }
+
+    fn is_supervised(&self) -> bool {
+        true
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        self.shared.control.kill();
+        Ok(())
+    }
+
+    fn pause(&self) -> io::Result<()> {
+        self.shared.control.pause();
+        Ok(())
+    }
+
+    fn resume(&self) -> io::Result<()> {
+        self.shared.control.resume();
+        Ok(())
+    }
+
+    fn usage(&self) -> io::Result<ResourceUsage> {
+        if let Some(ending) = &*lock(&self.shared.ending) {
+            return Ok(ending.usage);
+        }
+        let Some(thread) = self.shared.control.thread() else { return Ok(ResourceUsage::default()) };
+        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"))?;
+        let resident = self.memory.upgrade().map_or(Ok(0), |memory| memory.resident())?;
+        Ok(ResourceUsage { max_resident: resident, resident, ..parse_stat(&stat) })
+    }
+
+    fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error> {
+        let failed = |text: &str| Error::Operation {
+            operation: "run the guest",
+            source: io::Error::other(text.to_owned()),
+        };
+        match &*lock(&self.shared.ending) {
+            Some(Ending { result: Ok(status), usage }) => Ok((*status, *usage)),
+            Some(Ending { result: Err(text), .. }) => Err(failed(text)),
+            None => Err(failed("its thread has ended without saying why")),
+        }
+    }
+
+    fn detach(&self) -> io::Result<()> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "it is in a virtual machine, which cannot outlive the program that runs it",
+        ))
+    }
+}
+
+impl Drop for KvmGuest {
+    fn drop(&mut self) {
+        if self.owner != own_pid() {
+            return;
+        }
+        self.shared.control.kill();
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The times and faults in `/proc/self/task/TID/stat`.
+fn parse_stat(stat: &str) -> ResourceUsage {
+    // The name, in parentheses, may contain anything; fields are counted from behind it.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
+    let ticks = rustix::param::clock_ticks_per_second().max(1);
+    let time = |used: u64| Duration::from_nanos(used.saturating_mul(1_000_000_000 / ticks));
+    ResourceUsage {
+        user_time: time(field(14)),
+        system_time: time(field(15)),
+        minor_faults: field(10),
+        major_faults: field(12),
+        ..ResourceUsage::default()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,274 @@
+//! The loop that runs a guest: out of the guest, see what it wants, back in.
+
+use super::{
+    arch,
+    control::Control,
+    cpu::{Cpu, Exception, flags, page_fault, vector},
+    devices::Devices,
+    emulate::{self, Step},
+    hypercall::{self, Outcome},
+    memory::{BadAccess, GuestMemory},
+    vm::{Machine, user_code, user_data},
+};
+use crate::exit::{
+    BadHypercall, ExitStatus, Fault, HypercallMistake, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTRAP,
+    UnsupportedInstruction,
+};
+use kvm_ioctls::{SyncReg, VcpuExit};
+use nabla_core::abi::{EXIT_ABORT, GUEST_MIN_BASE, hvt::Hypercall};
+use rustix::io::Errno;
+use std::io;
+
+/// Why the guest was left.
+enum Exit {
+    /// OUT of 32 bits.
+    Out {
+        port: u16,
+        value: u32,
+    },
+    /// Another access to a port.
+    OtherPort(u16),
+    /// The stub of exceptions.
+    Halted,
+    Interrupted,
+    /// Nothing that a guest in ring 3 can cause, unless KVM fails.
+    Failed(String),
+    /// KVM cannot execute an instruction.
+    CannotEmulate,
+}
+
+/// A guest that runs.
+#[derive(Debug)]
+pub struct Vcpu {
+    machine: Machine,
+    devices: Devices,
+    cpu: Cpu,
+}
+
+impl Vcpu {
+    pub fn new(machine: Machine, devices: Devices) -> Self {
+        Self { machine, devices, cpu: Cpu::new(kvm_bindings::kvm_regs::default()) }
+    }
+
+    /// Gives back the machine; the devices are closed.
+    pub fn into_machine(self) -> Machine {
+        self.machine
+    }
+
+    pub fn memory(&self) -> &GuestMemory {
+        &self.machine.memory
+    }
+
+    /// Runs the guest to its end. An error is one of KVM or of this program, not of the guest.
+    pub fn run(&mut self, control: &Control) -> io::Result<ExitStatus> {
+        loop {
+            let ended = match self.enter()? {
+                Exit::Out { port, value } => self.hypercall(port, value, control),
+                Exit::OtherPort(port) => Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort)),
+                Exit::Halted => self.exception()?,
+                Exit::Interrupted => (!control.attend()).then_some(ExitStatus::Killed(SIGKILL)),
+                Exit::CannotEmulate => {
+                    self.cpu.regs = self.machine.vcpu.sync_regs().regs;
+                    Some(self.unsupported())
+                }
+                Exit::Failed(what) => return Err(io::Error::other(what)),
+            };
+            if let Some(status) = ended {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Lets the guest run until it wants something.
+    fn enter(&mut self) -> io::Result<Exit> {
+        let vcpu = &mut self.machine.vcpu;
+        let exit = match vcpu.run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                let value = data.try_into().map(u32::from_le_bytes).ok();
+                // SAFETY: the exit was one for an access to a port, so this is the field of the union in use.
+                let io = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io };
+                match value {
+                    Some(value) if io.size == 4 && io.count == 1 => Exit::Out { port, value },
+                    _ => Exit::OtherPort(port),
+                }
+            }
+            Ok(VcpuExit::IoIn(port, _)) => Exit::OtherPort(port),
+            Ok(VcpuExit::Hlt) => Exit::Halted,
+            Ok(VcpuExit::InternalError) => {
+                const EMULATION: u32 = 1;
+                // SAFETY: the exit was an internal error, so this is the field of the union in use.
+                let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+                if suberror == EMULATION {
+                    Exit::CannotEmulate
+                } else {
+                    Exit::Failed(format!("KVM has an internal error ({suberror})"))
+                }
+            }
+            Ok(VcpuExit::Intr) => Exit::Interrupted,
+            Ok(other) => {
+                let what = format!("{other:?}");
+                let rip = vcpu.sync_regs().regs.rip;
+                Exit::Failed(format!("KVM left the guest at {rip:#x} for an unexpected reason: {what}"))
+            }
+            Err(error) => match Errno::from_raw_os_error(error.errno()) {
+                Errno::INTR => Exit::Interrupted,
+                Errno::AGAIN => return self.enter(),
+                errno => return Err(errno.into()),
+            },
+        };
+        Ok(exit)
+    }
+
+    fn hypercall(&mut self, port: u16, value: u32, control: &Control) -> Option<ExitStatus> {
+        let Some(call) = Hypercall::from_port(port) else {
+            return Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort));
+        };
+        match hypercall::handle(call, u64::from(value), &self.machine.memory, &mut self.devices, control) {
+            Ok(Outcome::Continue) => None,
+            Ok(Outcome::Killed) => Some(ExitStatus::Killed(SIGKILL)),
+            Ok(Outcome::Halt { status }) => Some(match status.to_le_bytes()[0] {
+                low if i32::from(low) == EXIT_ABORT => ExitStatus::Aborted,
+                low => ExitStatus::Exited(low),
+            }),
+            Err(BadAccess { address, .. }) => {
+                Some(self.bad_hypercall(port, HypercallMistake::Memory { address }))
+            }
+        }
+    }
+
+    fn bad_hypercall(&self, port: u16, mistake: HypercallMistake) -> ExitStatus {
+        let instruction_pointer = self.machine.vcpu.sync_regs().regs.rip;
+        ExitStatus::BadHypercall(BadHypercall { port, mistake, instruction_pointer })
+    }
+
+    fn unsupported(&self) -> ExitStatus {
+        let instruction_pointer = self.cpu.regs.rip;
+        let found = self.memory().instruction_bytes(instruction_pointer);
+        let mut decoder = iced_x86::Decoder::new(64, &found, iced_x86::DecoderOptions::NONE);
+        let length = match decoder.decode() {
+            instruction if instruction.is_invalid() => found.len(),
+            instruction => instruction.len(),
+        };
+        ExitStatus::Unsupported(UnsupportedInstruction::new(
+            instruction_pointer,
+            &found[..length.min(found.len())],
+        ))
+    }
+
+    /// The guest is in the stub: what happened, and what does the guest get to see of it?
+    fn exception(&mut self) -> io::Result<Option<ExitStatus>> {
+        let exception = self.read_frame()?;
+        let memory = &self.machine.memory;
+        let step = match exception.vector {
+            vector::PAGE_FAULT => Step::Raise(exception),
+            // Alignment is not checked in ring 0, and never by this ABI. It is where the guest really runs on a
+            // host whose own kernel checks it.
+            vector::ALIGNMENT if self.cpu.regs.rflags & flags::AC != 0 => Step::Done,
+            vector::GENERAL_PROTECTION | vector::INVALID_OPCODE | vector::NOT_PRESENT | vector::STACK => {
+                emulate::step(&mut self.cpu, memory, exception)
+            }
+            _ => Step::Raise(exception),
+        };
+        let ended = match step {
+            Step::Done => None,
+            Step::Port(port) => {
+                self.machine.vcpu.sync_regs_mut().regs.rip = self.cpu.regs.rip;
+                Some(self.bad_hypercall(port.unwrap_or(0), HypercallMistake::NoSuchPort))
+            }
+            Step::Unsupported => Some(self.unsupported()),
+            Step::Raise(raised) if is_ours(raised, memory.size()) => Some(self.faulted(raised)),
+            Step::Raise(raised) => self
+                .cpu
+                .deliver(memory, as_in_ring_0(raised))
+                .err()
+                .map(|undeliverable| self.faulted(undeliverable)),
+        };
+        if ended.is_none() {
+            self.resume();
+        }
+        Ok(ended)
+    }
+
+    /// Takes over the registers that the processor pushed on the monitor's stack.
+    fn read_frame(&mut self) -> io::Result<Exception> {
+        let lost = || io::Error::other("the virtual processor halted where no guest can halt it");
+        let sync = self.machine.vcpu.sync_regs();
+        let vector = arch::vector_at(sync.regs.rip).ok_or_else(lost)?;
+        let mut at = sync.regs.rsp;
+        let mut error_code = None;
+        if arch::has_error_code(vector) {
+            let [code] = self.machine.stack_words(at).ok_or_else(lost)?;
+            error_code = u32::try_from(code & 0xffff_ffff).ok();
+            at += 8;
+        }
+        let [rip, cs, rflags, rsp, _ss] = self.machine.stack_words(at).ok_or_else(lost)?;
+        if cs & 3 != 3 || at + 40 != arch::STACK_TOP {
+            return Err(lost());
+        }
+        let cpu = &mut self.cpu;
+        cpu.regs = kvm_bindings::kvm_regs { rip, rflags, rsp, ..sync.regs };
+        (cpu.fs_base, cpu.gs_base) = (sync.sregs.fs.base, sync.sregs.gs.base);
+        let trap = matches!(vector, vector::DEBUG | vector::BREAKPOINT);
+        if vector == vector::PAGE_FAULT {
+            let address = sync.sregs.cr2;
+            if rip == arch::SYSCALL_TRAP && address == rip {
+                // `syscall`, which does not exist without EFER.SCE. It left the flags in r11.
+                cpu.regs.rip = cpu.regs.rcx.wrapping_sub(2);
+                cpu.regs.rflags = cpu.regs.r11;
+                return Ok(Exception::fault(vector::INVALID_OPCODE, None));
+            }
+            return Ok(Exception { address: Some(address), ..Exception::fault(vector, error_code) });
+        }
+        Ok(Exception { vector, error_code, address: None, trap })
+    }
+
+    /// Back to ring 3, with the registers as the guest left them or as they were changed.
+    fn resume(&mut self) {
+        let cpu = &self.cpu;
+        let sync = self.machine.vcpu.sync_regs_mut();
+        sync.regs = kvm_bindings::kvm_regs { rflags: cpu.real_flags(), ..cpu.regs };
+        sync.sregs.cs = user_code();
+        sync.sregs.ss = user_data();
+        sync.sregs.fs.base = cpu.fs_base;
+        sync.sregs.gs.base = cpu.gs_base;
+        self.machine.vcpu.set_sync_dirty_reg(SyncReg::Register);
+        self.machine.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+    }
+
+    fn faulted(&self, exception: Exception) -> ExitStatus {
+        let signal = match exception.vector {
+            vector::DIVIDE | vector::FLOATING_POINT | vector::SIMD => SIGFPE,
+            vector::DEBUG | vector::BREAKPOINT => SIGTRAP,
+            vector::INVALID_OPCODE => SIGILL,
+            vector::ALIGNMENT => SIGBUS,
+            _ => SIGSEGV,
+        };
+        ExitStatus::Faulted(Fault {
+            signal,
+            address: exception.address,
+            instruction_pointer: Some(self.cpu.regs.rip),
+        })
+    }
+}
+
+/// Whether this is a page fault on a protection that hvt guests do not expect: that of segments, heap and stack.
+/// Solo5's tender ends such guests, too, where it has such protection.
+fn is_ours(exception: Exception, memory: u64) -> bool {
+    let code = exception.error_code.unwrap_or(0);
+    let Some(address) = exception.address.filter(|_| exception.vector == vector::PAGE_FAULT) else {
+        return false;
+    };
+    let fetch = code & page_fault::FETCH != 0;
+    code & page_fault::PRESENT != 0 && address < memory && (address >= GUEST_MIN_BASE || fetch)
+}
+
+/// The same exception as it would be without the monitor: in ring 0, without EFER.NXE, and with nothing above the
+/// guest's memory.
+fn as_in_ring_0(exception: Exception) -> Exception {
+    if exception.vector != vector::PAGE_FAULT {
+        return exception;
+    }
+    let above = exception.address.is_some_and(|address| address >= arch::MONITOR_BASE);
+    let hidden = page_fault::USER | page_fault::FETCH | if above { page_fault::PRESENT } else { 0 };
+    Exception { error_code: exception.error_code.map(|code| code & !hidden), ..exception }
+}

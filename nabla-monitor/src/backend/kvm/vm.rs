@@ -1,0 +1,307 @@
+//! A virtual machine with one processor: what KVM has to be told before a guest can run.
+
+use super::{
+    arch::{self, Table},
+    control::KICK,
+    filter::SETXID,
+    memory::GuestMemory,
+};
+use crate::{error::Error, sys};
+use kvm_bindings::{
+    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_MAX_CPUID_ENTRIES, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, Msrs,
+    kvm_dtable, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
+use rustix::io::Errno;
+use std::{
+    fmt, io,
+    os::fd::AsRawFd,
+    sync::{Arc, OnceLock},
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+/// The memory slots.
+const GUEST_SLOT: u32 = 0;
+const MONITOR_SLOT: u32 = 1;
+/// `IA32_LSTAR`: where `syscall` goes.
+const LSTAR: u32 = 0xc000_0082;
+
+/// A virtual machine that is ready to run. Dropping it frees everything.
+pub struct Machine {
+    pub vcpu: VcpuFd,
+    /// Frequency of the time stamp counter in Hz.
+    pub tsc_frequency: u64,
+    // In the order in which they are dropped: the machine before the memory that it uses.
+    vm: VmFd,
+    monitor: GuestMemoryMmap,
+    pub memory: Arc<GuestMemory>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+fn cannot(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
+    move |error| Error::Launch {
+        step: step.to_owned(),
+        source: io::Error::from_raw_os_error(error.errno()),
+        hint: String::new(),
+    }
+}
+
+/// Opens `/dev/kvm` and checks that it is one that guests can be run with.
+pub fn open() -> Result<Kvm, Error> {
+    let no = |reason: String| Error::NoKvm { reason };
+    let kvm = Kvm::new().map_err(|error| no(reason_of(error.errno())))?;
+    let version = kvm.get_api_version();
+    if version != 12 {
+        return Err(no(format!("/dev/kvm speaks version {version} of its interface, and 12 is needed")));
+    }
+    for (cap, name) in [
+        (Cap::UserMemory, "user memory"),
+        (Cap::ExtCpuid, "extended CPUID"),
+        (Cap::SyncRegs, "synchronised registers"),
+        (Cap::GetTscKhz, "the frequency of the time stamp counter"),
+    ] {
+        if !kvm.check_extension(cap) {
+            return Err(no(format!("this kernel's KVM lacks {name}: a newer kernel is needed")));
+        }
+    }
+    Ok(kvm)
+}
+
+fn reason_of(errno: i32) -> String {
+    let error = io::Error::from_raw_os_error(errno);
+    match Errno::from_raw_os_error(errno) {
+        Errno::NOENT => "there is no /dev/kvm here: load the module (modprobe kvm_intel or kvm_amd), or switch virtualisation on in the firmware or in the cloud's settings".to_owned(),
+        Errno::ACCESS | Errno::PERM => "you may not use /dev/kvm: join the group that owns it (usermod -aG kvm $USER) and log in again".to_owned(),
+        Errno::NODEV | Errno::NXIO => "/dev/kvm is there and this processor does not support it, or virtualisation is switched off in the firmware".to_owned(),
+        _ => format!("/dev/kvm cannot be opened: {error}"),
+    }
+}
+
+impl Machine {
+    /// A machine with this memory, which starts at `entry` with `argument` in rdi and the stack at the end of memory.
+    pub fn new(
+        memory: Arc<GuestMemory>,
+        page_tables: &[u8],
+        entry: u64,
+        argument: u64,
+    ) -> Result<Self, Error> {
+        let kvm = open()?;
+        let vm = create_vm(&kvm)?;
+        let quirks = kvm_enable_cap {
+            cap: KVM_CAP_DISABLE_QUIRKS2,
+            args: [u64::from(KVM_X86_QUIRK_FIX_HYPERCALL_INSN), 0, 0, 0],
+            ..Default::default()
+        };
+        // Older kernels lack it, and replace `vmcall` by `vmmcall` in the guest's (private) text then.
+        let _ = vm.enable_cap(&quirks);
+        let monitor = monitor_memory(page_tables)?;
+        add_slot(&vm, GUEST_SLOT, 0, memory.size(), memory.host_address() as u64)?;
+        let host = monitor.get_host_address(GuestAddress(arch::MONITOR_BASE)).map_err(no_memory)?;
+        let size = arch::PAGE_TABLES - arch::MONITOR_BASE + page_tables.len() as u64;
+        add_slot(&vm, MONITOR_SLOT, arch::MONITOR_BASE, size, host as u64)?;
+
+        let mut vcpu = vm.create_vcpu(0).map_err(cannot("create a virtual processor"))?;
+        let cpuid = supported_cpuid(&kvm)?;
+        vcpu.set_cpuid2(cpuid).map_err(cannot("set the virtual processor's features"))?;
+        let tsc_frequency = tsc_frequency(&vcpu)?;
+        set_registers(&vcpu, has_umip(cpuid), &initial_registers(entry, argument, memory.size()))?;
+        set_signal_mask(&vcpu)?;
+        vcpu.set_sync_valid_reg(SyncReg::Register);
+        vcpu.set_sync_valid_reg(SyncReg::SystemRegister);
+        Ok(Self { vcpu, tsc_frequency, vm, monitor, memory })
+    }
+
+    /// The descriptors of the virtual machine and its processor.
+    pub fn descriptors(&self) -> [i32; 2] {
+        [self.vcpu.as_raw_fd(), self.vm.as_raw_fd()]
+    }
+
+    /// `N` words of the stack that exceptions push their frames on.
+    pub fn stack_words<const N: usize>(&self, address: u64) -> Option<[u64; N]> {
+        let size = size_of::<[u64; N]>() as u64;
+        if address < arch::STACK_TOP - 0x1000 || address > arch::STACK_TOP - size {
+            return None;
+        }
+        let mut bytes = vec![0; size_of::<[u64; N]>()];
+        self.monitor.read_slice(&mut bytes, GuestAddress(address)).ok()?;
+        let mut words = [0; N];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        Some(words)
+    }
+}
+
+fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+    // A signal of the host program interrupts this.
+    for _ in 0..100 {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == Errno::INTR.raw_os_error() => {}
+            result => return result.map_err(cannot("create a virtual machine")),
+        }
+    }
+    kvm.create_vm().map_err(cannot("create a virtual machine"))
+}
+
+fn no_memory(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Launch {
+        step: "get memory for page tables".to_owned(),
+        source: io::Error::other(error),
+        hint: String::new(),
+    }
+}
+
+fn monitor_memory(page_tables: &[u8]) -> Result<GuestMemoryMmap, Error> {
+    let pages = arch::monitor_pages();
+    let size = pages.len() + page_tables.len();
+    let memory =
+        GuestMemoryMmap::from_ranges(&[(GuestAddress(arch::MONITOR_BASE), size)]).map_err(no_memory)?;
+    memory.write_slice(&pages, GuestAddress(arch::MONITOR_BASE)).map_err(no_memory)?;
+    memory.write_slice(page_tables, GuestAddress(arch::PAGE_TABLES)).map_err(no_memory)?;
+    Ok(memory)
+}
+
+fn add_slot(vm: &VmFd, slot: u32, address: u64, size: u64, host: u64) -> Result<(), Error> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: address,
+        memory_size: size,
+        userspace_addr: host,
+    };
+    // SAFETY: the range is a mapping that `Machine` owns, and drops after the virtual machine. The guest and this
+    // program share it; nobody here takes references to what is in it.
+    unsafe { vm.set_user_memory_region(region) }.map_err(cannot("give the virtual machine its memory"))
+}
+
+/// What KVM can show a guest of this processor. It takes the kernel a good part of a start to find out, and never
+/// changes.
+fn supported_cpuid(kvm: &Kvm) -> Result<&'static CpuId, Error> {
+    static CPUID: OnceLock<CpuId> = OnceLock::new();
+    if let Some(known) = CPUID.get() {
+        return Ok(known);
+    }
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(cannot("ask KVM for the processor's features"))?;
+    Ok(CPUID.get_or_init(|| cpuid))
+}
+
+fn has_umip(cpuid: &CpuId) -> bool {
+    const UMIP: u32 = 1 << 2;
+    cpuid.as_slice().iter().any(|leaf| leaf.function == 7 && leaf.index == 0 && leaf.ecx & UMIP != 0)
+}
+
+fn tsc_frequency(vcpu: &VcpuFd) -> Result<u64, Error> {
+    match vcpu.get_tsc_khz() {
+        Ok(khz) if khz > 0 => Ok(u64::from(khz) * 1000),
+        Err(error) if error.errno() != Errno::IO.raw_os_error() => {
+            Err(cannot("ask KVM for the frequency of the time stamp counter")(error))
+        }
+        _ => Err(Error::NoKvm {
+            reason:
+                "this host's time stamp counter is unstable, which guests keep time by (see tsc in dmesg)"
+                    .to_owned(),
+        }),
+    }
+}
+
+fn initial_registers(entry: u64, argument: u64, memory: u64) -> kvm_regs {
+    kvm_regs {
+        rip: entry,
+        rdi: argument,
+        // What a function sees that was called with an aligned stack.
+        rsp: memory - 8,
+        rflags: super::cpu::flags::FIXED,
+        ..Default::default()
+    }
+}
+
+fn segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
+    kvm_segment {
+        limit: u32::MAX,
+        selector,
+        type_: kind,
+        present: 1,
+        dpl: 3,
+        db: u8::from(!long),
+        s: 1,
+        l: u8::from(long),
+        g: 1,
+        ..Default::default()
+    }
+}
+
+/// Code of ring 3.
+pub fn user_code() -> kvm_segment {
+    segment(arch::USER_CS, 11, true)
+}
+
+/// Data of ring 3.
+pub fn user_data() -> kvm_segment {
+    segment(arch::USER_DS, 3, false)
+}
+
+fn set_registers(vcpu: &VcpuFd, umip: bool, regs: &kvm_regs) -> Result<(), Error> {
+    let table = |Table { base, limit }| kvm_dtable { base, limit, ..Default::default() };
+    let failed = "set the virtual processor's registers";
+    let old = vcpu.get_sregs().map_err(cannot(failed))?;
+    let data = user_data();
+    let task = kvm_segment {
+        base: arch::MONITOR_TSS.base,
+        limit: u32::from(arch::MONITOR_TSS.limit),
+        selector: arch::TSS_SELECTOR,
+        type_: 11,
+        present: 1,
+        ..Default::default()
+    };
+    let sregs = kvm_sregs {
+        cs: user_code(),
+        ds: data,
+        es: data,
+        fs: data,
+        gs: data,
+        ss: data,
+        tr: task,
+        gdt: table(arch::MONITOR_GDT),
+        idt: table(arch::MONITOR_IDT),
+        cr0: arch::CR0,
+        cr3: arch::PAGE_TABLES,
+        cr4: if umip { arch::CR4 | arch::CR4_UMIP } else { arch::CR4 },
+        efer: arch::EFER,
+        ..old
+    };
+    vcpu.set_sregs(&sregs).map_err(cannot(failed))?;
+    vcpu.set_regs(regs).map_err(cannot(failed))?;
+    let entry = kvm_msr_entry { index: LSTAR, data: arch::SYSCALL_TRAP, ..Default::default() };
+    let msrs = Msrs::from_entries(&[entry]).map_err(no_memory)?;
+    vcpu.set_msrs(&msrs).map_err(cannot(failed))?;
+    Ok(())
+}
+
+/// While guest code runs, only the kick gets through, and what the C library needs.
+fn set_signal_mask(vcpu: &VcpuFd) -> Result<(), Error> {
+    const KVM_SET_SIGNAL_MASK: u64 = 0x4004_ae8b;
+    const IOCTL: u64 = 16;
+    #[repr(C)]
+    struct SignalMask {
+        length: u32,
+        /// 8 bytes, not aligned as a number.
+        blocked: [u8; 8],
+    }
+    let blocked = !(1_u64 << (KICK - 1) | 1 << (SETXID - 1));
+    let mask = SignalMask { length: 8, blocked: blocked.to_ne_bytes() };
+    let fd = u64::from(vcpu.as_raw_fd().cast_unsigned());
+    // SAFETY: this is `struct kvm_signal_mask` with a set of 8 bytes behind its length, which the kernel copies.
+    let result = unsafe { sys::syscall(IOCTL, [fd, KVM_SET_SIGNAL_MASK, sys::address_of(&mask), 0, 0, 0]) };
+    sys::check(result).map(|_| ()).map_err(|errno| Error::Launch {
+        step: "set the virtual processor's signal mask".to_owned(),
+        source: errno.into(),
+        hint: String::new(),
+    })
+}
