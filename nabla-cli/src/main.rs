@@ -37,7 +37,8 @@ extern "C" fn main(count: std::ffi::c_int, words: *const *const std::ffi::c_char
 fn dispatch(args: &[OsString]) -> u8 {
     let name = args.first().and_then(|path| Path::new(path).file_name()?.to_str());
     match name {
-        Some(solo5::spt::NAME) => solo5::spt::main(args),
+        Some("solo5-spt") => solo5::tender::main(&solo5::tender::SPT, args),
+        Some("solo5-hvt") => solo5::tender::main(&solo5::tender::HVT, args),
         Some(solo5::elftool::NAME) => solo5::elftool::main(args),
         _ => cli::main(args),
     }

@@ -207,34 +207,28 @@ impl GuestBuilder {
     /// Whatever is wrong with image, devices, settings or host, as one clear sentence. Nothing is left behind.
     pub fn start(self) -> Result<Guest, Error> {
         let runtime = self.runtime.clone();
-        let prepared = self.prepare()?;
-        let console = prepared.console.open().map_err(|source| Error::Console { source })?;
-        let drained = console
-            .writer
-            .map(|(reader, writer)| runtime.feed(reader, writer))
-            .transpose()
-            .map_err(|source| Error::Console { source })?;
-        let running = backend::start(&runtime, prepared.guest, console.descriptor)?;
-        Ok(Guest::new(running, console.reader, drained))
+        launch(&runtime, self.prepare()?)
     }
 
     /// Replaces the calling process with the guest: the same process id, the same standard output, and nothing
     /// of the calling program left. For command lines; supervision and a console with a reader make no sense then
     /// and are ignored.
     ///
-    /// Returns only when that failed. Descriptors of the calling process may have been changed then, so all that
-    /// it should do is to print the error and exit. What fails later, in the launcher, is printed to standard
-    /// error by the launcher; see [`Self::launch_failure`].
-    #[must_use = "this only returns when it failed"]
-    pub fn exec(self) -> Error {
+    /// A guest that needs a virtual machine cannot take the place of a process. It is started instead, and returned.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`]. Descriptors of the calling process may have been changed then, so all that it should do
+    /// is to print the error and exit. What fails later, in the launcher, is printed to standard error by the
+    /// launcher; see [`Self::launch_failure`].
+    pub fn exec(self) -> Result<Guest, Error> {
         let runtime = self.runtime.clone();
-        let result = self.prepare().and_then(|prepared| {
-            let console = prepared.console.open().map_err(|source| Error::Console { source })?;
-            Ok(backend::exec(&runtime, &prepared.guest, &console.descriptor))
-        });
-        match result {
-            Ok(error) | Err(error) => error,
+        let prepared = self.prepare()?;
+        if !backend::can_exec(&prepared.guest) {
+            return launch(&runtime, prepared);
         }
+        let console = prepared.console.open().map_err(|source| Error::Console { source })?;
+        Err(backend::exec(&runtime, &prepared.guest, &console.descriptor))
     }
 
     /// Opens and checks everything.
@@ -277,6 +271,17 @@ impl GuestBuilder {
 struct PreparedWithConsole {
     console: Console,
     guest: Prepared,
+}
+
+fn launch(runtime: &Runtime, prepared: PreparedWithConsole) -> Result<Guest, Error> {
+    let console = prepared.console.open().map_err(|source| Error::Console { source })?;
+    let drained = console
+        .writer
+        .map(|(reader, writer)| runtime.feed(reader, writer))
+        .transpose()
+        .map_err(|source| Error::Console { source })?;
+    let running = backend::start(runtime, prepared.guest, console.descriptor)?;
+    Ok(Guest::new(running, console.reader, drained))
 }
 
 impl<T: Into<PathBuf>> From<T> for Disk {

@@ -136,11 +136,6 @@ pub enum Error {
         "namespaces, another identity and a cgroup are for guests that are processes of their own; this one is in a virtual machine, which this program is: put the program there"
     )]
     NotForVirtualMachines,
-    /// The calling process was to become a guest that needs a virtual machine around it.
-    #[error(
-        "a guest in a virtual machine cannot take the place of the calling process; start it and wait for it"
-    )]
-    CannotReplace,
     /// The guest's process could not be set up.
     #[error("cannot {step}: {source}{hint}")]
     Launch {

@@ -12,14 +12,14 @@ use nabla_monitor::{Console, GuestBuilder, Isolation, Runtime, Supervision};
 use std::os::unix::ffi::OsStrExt;
 
 /// Runs a guest and returns the exit status: as the guest's own process where nothing is left to do when it ends,
-/// and as its parent where there is.
+/// and as its parent where there is, or where the guest is no process.
 pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
     if args.supervise || args.json_report.is_some() {
         parent::run(args)
     } else {
         let guest = builder(args)?;
-        tracing::info!("becoming the guest's process");
-        Err(guest.exec().into())
+        tracing::info!("becoming the guest's process, unless it needs a virtual machine");
+        parent::stay(&guest.exec()?, args)
     }
 }
 

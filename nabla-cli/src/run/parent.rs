@@ -39,6 +39,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     Ok(exit_code)
 }
 
+/// Waits for a guest that this program is. Signals end both, as they end any program.
+pub fn stay(guest: &Guest, args: &RunArgs) -> anyhow::Result<u8> {
+    let status = guest.wait()?;
+    if let Some(message) = describe(status, None) {
+        output::complain(&output::one_line(&format!("nabla: {}: {message}", args.image.display())));
+    }
+    Ok(status.shell_code())
+}
+
 /// What is to be said about an end; nothing when the guest just exited.
 fn describe(status: ExitStatus, interrupted: Option<Signal>) -> Option<String> {
     match (status, interrupted) {

@@ -4,8 +4,8 @@ pub mod elftool;
 mod json;
 mod manifest_source;
 mod notes;
-pub mod spt;
-mod spt_options;
+pub mod tender;
+mod tender_options;
 
 use crate::output;
 

@@ -68,10 +68,12 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     Ok(Box::new(process::start(runtime, &guest, &console)?))
 }
 
-/// Makes the calling process the guest.
+/// Whether the calling process can become this guest.
+pub(crate) fn can_exec(guest: &Prepared) -> bool {
+    !guest.image.abi().needs_kvm()
+}
+
+/// Makes the calling process the guest, for which [`can_exec`] holds.
 pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Error {
-    if guest.image.abi().needs_kvm() {
-        return Error::CannotReplace;
-    }
     process::exec(runtime, guest, console)
 }

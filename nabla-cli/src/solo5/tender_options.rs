@@ -1,7 +1,7 @@
-//! The options of `solo5-spt`. Later ones replace earlier ones of the same name, and what follows a number is
+//! The options of Solo5's tenders. Later ones replace earlier ones of the same name, and what follows a number is
 //! ignored, as by the original.
 
-use super::{spt::Stop, strerror};
+use super::{strerror, tender::Stop};
 use crate::run::device::{TapSource, device_name};
 use nabla_core::{ByteSize, DeviceKind, Manifest};
 use nabla_monitor::{MacAddress, Tap};
@@ -19,6 +19,8 @@ use std::{
 #[derive(Debug)]
 pub struct Options {
     pub memory: ByteSize,
+    /// Whether the tender has `--x-exec-heap`.
+    may_exec_heap: bool,
     pub exec_heap: bool,
     pub disks: BTreeMap<String, OpenedDisk>,
     pub block_sizes: BTreeMap<String, u16>,
@@ -47,9 +49,10 @@ impl Options {
     pub const BLOCK_SIZE: u16 = 512;
 
     /// Parses the options in front of the image and opens the disks.
-    pub fn parse(words: &[OsString], manifest: &Manifest) -> Result<Self, Stop> {
+    pub fn parse(words: &[OsString], manifest: &Manifest, may_exec_heap: bool) -> Result<Self, Stop> {
         let mut options = Self {
             memory: ByteSize::mib(512),
+            may_exec_heap,
             exec_heap: false,
             disks: BTreeMap::new(),
             block_sizes: BTreeMap::new(),
@@ -101,7 +104,7 @@ impl Options {
             let mac = mac.to_str().and_then(mac_address).ok_or_else(|| invalid(None))?;
             declared(DeviceKind::Net, name)?;
             self.macs.insert(name.to_owned(), mac);
-        } else if bytes == b"--x-exec-heap" {
+        } else if self.may_exec_heap && bytes == b"--x-exec-heap" {
             self.exec_heap = true;
         } else {
             return Err(invalid(None));
@@ -181,7 +184,7 @@ mod tests {
         let manifest =
             Manifest::new([(DeviceKind::Block, "storage"), (DeviceKind::Net, "service0")]).unwrap();
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Options::parse(&words, &manifest).map_err(|stop| match stop {
+        Options::parse(&words, &manifest, true).map_err(|stop| match stop {
             Stop::Failed(message) => vec![message],
             Stop::Usage(messages) => messages,
             Stop::Version => Vec::new(),

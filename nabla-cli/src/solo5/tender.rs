@@ -1,17 +1,45 @@
-//! `solo5-spt`: runs a guest as Solo5's tender of that name does.
+//! `solo5-spt` and `solo5-hvt`: run a guest as Solo5's tenders of these names do.
 
-use super::{VERSION, elftool::open_message, notes::Notes, spt_options::Options, strerror, warn};
+use super::{VERSION, elftool::open_message, notes::Notes, strerror, tender_options::Options, warn};
 use crate::output;
-use nabla_core::{CommandLineError, DeviceKind, Manifest, abi};
-use nabla_monitor::{Disk, Error, ImageFile, Runtime};
+use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, abi};
+use nabla_monitor::{Disk, Error, ExitStatus, Fault, ImageFile, Runtime};
 use std::{
     ffi::{OsStr, OsString},
+    ops::RangeInclusive,
     os::unix::ffi::OsStrExt,
     path::Path,
 };
 
-/// The name of the program.
-pub const NAME: &str = "solo5-spt";
+/// One of Solo5's tenders.
+#[derive(Debug)]
+pub struct Tender {
+    name: &'static str,
+    /// `abi_target` of its guests.
+    target: u32,
+    versions: RangeInclusive<u32>,
+    may_exec_heap: bool,
+    /// What memory is a multiple of; the rest of `--mem` is not used.
+    memory_unit: u64,
+}
+
+/// Guests in confined processes.
+pub const SPT: Tender = Tender {
+    name: "solo5-spt",
+    target: abi::TARGET_SPT,
+    versions: abi::spt::VERSIONS,
+    may_exec_heap: true,
+    memory_unit: 1 << 20,
+};
+
+/// Guests in virtual machines.
+pub const HVT: Tender = Tender {
+    name: "solo5-hvt",
+    target: abi::TARGET_HVT,
+    versions: abi::hvt::VERSIONS,
+    may_exec_heap: false,
+    memory_unit: abi::hvt::MEMORY_UNIT,
+};
 
 /// Why no guest runs.
 #[derive(Debug)]
@@ -24,29 +52,29 @@ pub enum Stop {
     Version,
 }
 
-/// Becomes the guest. Returns the exit status when that does not happen.
-pub fn main(args: &[OsString]) -> u8 {
-    let Err(stop) = run(args.get(1..).unwrap_or_default());
-    match stop {
-        Stop::Failed(message) => warn(NAME, &message),
-        Stop::Usage(messages) => {
-            messages.iter().for_each(|message| warn(NAME, message));
-            output::complain(&usage());
+/// Runs the guest, as this process where that is possible, and returns the exit status.
+pub fn main(tender: &Tender, args: &[OsString]) -> u8 {
+    let name = tender.name;
+    match run(tender, args.get(1..).unwrap_or_default()) {
+        Ok(status) => return status,
+        Err(Stop::Failed(message)) => warn(name, &message),
+        Err(Stop::Usage(messages)) => {
+            messages.iter().for_each(|message| warn(name, message));
+            output::complain(&usage(tender));
         }
-        Stop::Version => {
-            output::complain(&format!(
-                "{NAME} tender, version {VERSION}\nABI version {}",
-                abi::spt::VERSIONS.end()
-            ));
+        Err(Stop::Version) => {
+            let version = tender.versions.end();
+            output::complain(&format!("{name} tender, version {VERSION}\nABI version {version}"));
             return 0;
         }
     }
     1
 }
 
-fn usage() -> String {
-    format!(
-        "usage: {NAME} [ CORE OPTIONS ] [ -- ] KERNEL [ ARGS ]\n\
+fn usage(tender: &Tender) -> String {
+    let name = tender.name;
+    let mut text = format!(
+        "usage: {name} [ CORE OPTIONS ] [ -- ] KERNEL [ ARGS ]\n\
          KERNEL is the guest's image, ARGS are the guest's arguments.\n\
          Core options:\n\
          \x20   --mem=MIB (memory of the guest in MiB; 512)\n\
@@ -54,29 +82,35 @@ fn usage() -> String {
          \x20   --block-sector-size:NAME=SIZE (bytes of its blocks: a power of two from 512 on)\n\
          \x20   --net:NAME=IFACE | @NN (attach the tap IFACE, or descriptor NN, as network device NAME)\n\
          \x20   --net-mac:NAME=HWADDR (its MAC address)\n\
-         \x20   --x-exec-heap (let the guest execute heap and stack; dangerous)\n\
          \x20   --help (show this)\n\
          \x20   --version"
-    )
+    );
+    if tender.may_exec_heap {
+        text.push_str("\n    --x-exec-heap (let the guest execute heap and stack; dangerous)");
+    }
+    text
 }
 
-fn run(args: &[OsString]) -> Result<std::convert::Infallible, Stop> {
+fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
+    let name = tender.name;
     let (options, kernel, guest_args) = split(args)?;
     let path = Path::new(kernel);
-    let manifest = manifest(path).map_err(Stop::Failed)?;
-    let options = Options::parse(options, &manifest)?;
+    let manifest = manifest(tender, path).map_err(Stop::Failed)?;
+    let options = Options::parse(options, &manifest, tender.may_exec_heap)?;
     if options.exec_heap {
         let warning = "WARNING: The use of --x-exec-heap is dangerous and not recommended";
-        warn(NAME, &format!("{warning}: the guest can execute its heap and stack."));
+        warn(name, &format!("{warning}: the guest can execute its heap and stack."));
     }
     options.check_disks()?;
-    check_attached(&manifest, &options)?;
+    check_attached(tender, &manifest, &options)?;
 
+    let unit = tender.memory_unit;
+    let memory = ByteSize::bytes(options.memory.as_u64() / unit * unit);
     let mut guest = Runtime::new()
         .guest(path)
-        .memory(options.memory)
+        .memory(memory)
         .exec_heap(options.exec_heap)
-        .launch_failure(format!("{NAME}: "), 1)
+        .launch_failure(format!("{name}: "), 1)
         .args(guest_args.iter().map(|arg| arg.as_bytes()));
     let mut interfaces = Vec::new();
     for (name, disk) in options.disks {
@@ -92,7 +126,15 @@ fn run(args: &[OsString]) -> Result<std::convert::Infallible, Stop> {
         guest = guest.net_device(name, tap);
         interfaces.push((net.interface, net.option));
     }
-    Err(explain(&guest.exec(), path, &interfaces))
+    let guest = guest.exec().map_err(|error| explain(&error, path, &interfaces))?;
+    let status = guest.wait().map_err(|error| Stop::Failed(error.to_string()))?;
+    match status {
+        ExitStatus::Exited(_) | ExitStatus::Aborted => Ok(status.shell_code()),
+        ExitStatus::Faulted(Fault { instruction_pointer: Some(rip), .. }) => {
+            Err(Stop::Failed(format!("KVM: host/guest translation fault: rip={rip:#x} ({status})")))
+        }
+        other => Err(Stop::Failed(other.to_string())),
+    }
 }
 
 /// Splits the command line into options, the image, and the guest's arguments.
@@ -113,17 +155,17 @@ fn split(args: &[OsString]) -> Result<(&[OsString], &OsStr, &[OsString]), Stop> 
 }
 
 /// The devices that an image declares, if it is one that can be run.
-fn manifest(path: &Path) -> Result<Manifest, String> {
+fn manifest(tender: &Tender, path: &Path) -> Result<Manifest, String> {
     let name = path.display();
     let file = ImageFile::open(path).map_err(|error| open_message(path, &error))?;
     let notes = Notes::read(&file).map_err(|error| format!("{name}: {error}"))?;
     match notes.abi {
         None => return Err(format!("{name}: No Solo5 ABI information found in executable")),
-        Some((abi::TARGET_SPT, version)) if abi::spt::VERSIONS.contains(&version) => {}
-        Some((abi::TARGET_SPT, version)) => {
+        Some((target, version)) if target == tender.target && tender.versions.contains(&version) => {}
+        Some((target, version)) if target == tender.target => {
             return Err(format!("{name}: Executable requests unsupported ABI version {version}"));
         }
-        Some(_) => return Err(format!("{name}: Executable is not for the solo5-spt target")),
+        Some(_) => return Err(format!("{name}: Executable is not for the {} target", tender.name)),
     }
     match notes.manifest {
         None => Err(format!("{name}: No Solo5 manifest found in executable")),
@@ -133,7 +175,7 @@ fn manifest(path: &Path) -> Result<Manifest, String> {
 }
 
 /// Every device that is declared must be there.
-fn check_attached(manifest: &Manifest, options: &Options) -> Result<(), Stop> {
+fn check_attached(tender: &Tender, manifest: &Manifest, options: &Options) -> Result<(), Stop> {
     let mut complete = true;
     for device in manifest.devices() {
         let name = device.name.to_string();
@@ -145,7 +187,7 @@ fn check_attached(manifest: &Manifest, options: &Options) -> Result<(), Stop> {
         if !attached {
             complete = false;
             let kind = device.kind.solo5_name();
-            warn(NAME, &format!("Device '{name}' of type {kind} declared but not attached."));
+            warn(tender.name, &format!("Device '{name}' of type {kind} declared but not attached."));
         }
     }
     if complete {
