@@ -1,7 +1,7 @@
 //! The notes of an image, whichever of Solo5's targets it is for.
 
 use nabla_core::{
-    Manifest, ReadAt,
+    Manifest, ManifestError, ReadAt,
     abi::{ABI1_NOTE_TYPE, MFT1_NOTE_TYPE, NOTE_HEADER_SIZE, NOTE_NAME},
     elf::Elf,
 };
@@ -18,7 +18,7 @@ pub struct Notes {
     /// Target and version of the ABI.
     pub abi: Option<(u32, u32)>,
     /// The manifest, or what is wrong with it.
-    pub manifest: Option<Result<Manifest, String>>,
+    pub manifest: Option<Result<Manifest, ManifestError>>,
 }
 
 impl Notes {
@@ -62,7 +62,7 @@ impl Notes {
             }
             MFT1_NOTE_TYPE if self.manifest.is_none() => {
                 let content = descriptor.get(MANIFEST_PADDING..).unwrap_or_default();
-                self.manifest = Some(Manifest::parse(content).map_err(|error| error.to_string()));
+                self.manifest = Some(Manifest::parse(content));
             }
             _ => {}
         }

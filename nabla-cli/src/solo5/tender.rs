@@ -2,7 +2,7 @@
 
 use super::{VERSION, elftool::open_message, notes::Notes, strerror, tender_options::Options, warn};
 use crate::output;
-use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, abi};
+use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, ManifestError, abi};
 use nabla_monitor::{Disk, Error, ExitStatus, Fault, ImageFile, Runtime};
 use std::{
     ffi::{OsStr, OsString},
@@ -169,6 +169,9 @@ fn manifest(tender: &Tender, path: &Path) -> Result<Manifest, String> {
     }
     match notes.manifest {
         None => Err(format!("{name}: No Solo5 manifest found in executable")),
+        Some(Err(error @ ManifestError::TooShort { .. })) => {
+            Err(format!("{name}: invalid executable: note does not fall within valid size: {error}"))
+        }
         Some(Err(error)) => Err(format!("{name}: Solo5 manifest is invalid: {error}")),
         Some(Ok(manifest)) => Ok(manifest),
     }
