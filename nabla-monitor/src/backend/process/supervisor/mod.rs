@@ -334,7 +334,7 @@ mod tests {
         let slot = Slot::new();
         supervisor.wait_released(&slot);
         assert!(!supervisor.is_alive());
-        let mut request = Request::new(&slot, 0, false, true, false);
+        let mut request = Request::new(&slot, 0, true, false);
         let stdin = io::stdin();
         let error = supervisor.start(&mut request, &[std::os::fd::AsFd::as_fd(&stdin)]).unwrap_err();
         assert_eq!(error.0, Stage::Clone);
