@@ -42,6 +42,10 @@ pub struct Request {
 }
 
 impl Request {
+    pub fn slot(&self) -> *const Slot {
+        self.slot
+    }
+
     /// A request to start a guest into `slot`, which must be kept until it is released.
     pub fn new(slot: &Slot, namespaces: u64, trace: bool, must_trace: bool) -> Self {
         Self { slot, namespaces, trace, must_trace, trace_refused: None, failed: None, pid: 0 }
