@@ -202,7 +202,8 @@ impl fmt::Display for ExitStatus {
             Self::Faulted(Fault { signal: number, address, instruction_pointer }) => {
                 let what = match number {
                     SIGSEGV => "memory fault",
-                    SIGBUS => "bus error (was the image truncated while it ran?)",
+                    SIGBUS if address.is_some() => "bus error (was the image truncated while it ran?)",
+                    SIGBUS => "bus error",
                     SIGILL => "illegal instruction",
                     SIGFPE => "arithmetic fault",
                     SIGTRAP => "trap",

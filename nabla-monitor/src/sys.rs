@@ -24,6 +24,7 @@ pub mod nr {
     pub const RT_SIGPROCMASK: u64 = 14;
     pub const PREAD64: u64 = 17;
     pub const MADVISE: u64 = 28;
+    pub const GETPID: u64 = 39;
     pub const SENDMSG: u64 = 46;
     pub const RECVMSG: u64 = 47;
     pub const CLONE: u64 = 56;
@@ -37,6 +38,7 @@ pub mod nr {
     pub const SETGROUPS: u64 = 116;
     pub const SETRESUID: u64 = 117;
     pub const SETRESGID: u64 = 119;
+    pub const CAPSET: u64 = 126;
     pub const PRCTL: u64 = 157;
     pub const FUTEX: u64 = 202;
     pub const EPOLL_CTL: u64 = 233;

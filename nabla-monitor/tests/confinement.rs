@@ -102,7 +102,13 @@ fn process_is_locked_down() {
     let runtime = Runtime::new();
     let guest = common::start_sleeper(&runtime);
     let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
-    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t1", "SigBlk:\t0000000000000000"] {
+    for line in [
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "Seccomp_filters:\t1",
+        "SigBlk:\t0000000000001000",
+        "CapEff:\t0000000000000000",
+    ] {
         assert!(status.contains(line), "{line} is missing in:\n{status}");
     }
     let limits = fs::read_to_string(format!("/proc/{}/limits", guest.pid())).unwrap();

@@ -93,6 +93,10 @@ impl Disk {
             Source::Path(path) => open_path(&path, self.read_only).map_err(fail)?,
             Source::Descriptor(descriptor) => descriptor,
         };
+        let flags = rustix::fs::fcntl_getfl(&descriptor);
+        if flags.is_ok_and(|flags| flags.contains(OFlags::APPEND)) {
+            return Err(fail(DiskErrorKind::Append));
+        }
         let capacity = capacity(descriptor.as_fd()).map_err(fail)?;
         let unit = u64::from(block_size);
         if capacity < unit {
@@ -205,6 +209,9 @@ pub enum DiskErrorKind {
         /// What it is.
         what: &'static str,
     },
+    /// Every write would go to its end.
+    #[error("was opened for appending (O_APPEND), so every write would make it grow")]
+    Append,
     /// Its size cannot be determined.
     #[error("its capacity cannot be determined: {source}")]
     Capacity {

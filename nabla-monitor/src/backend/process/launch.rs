@@ -34,6 +34,7 @@ pub const REPORT: i32 = 2;
 /// The first device; the others follow.
 pub const FIRST_DEVICE: i32 = 3;
 
+const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_NO_NEW_PRIVS: u64 = 38;
@@ -67,6 +68,8 @@ pub struct LaunchConfig<'a> {
     pub exec_heap: bool,
     pub huge_pages: bool,
     pub dumpable: bool,
+    /// Whether the descriptor behind the image's is a cgroup's `cgroup.procs`.
+    pub joins_cgroup: bool,
     /// Shown as the process's name; cut to 15 bytes.
     pub name: &'a str,
     /// Whether a console without a reader kills the guest with SIGPIPE; otherwise its writes fail.
@@ -192,6 +195,10 @@ pub fn build(config: &LaunchConfig<'_>) -> Result<LaunchFile, seccompiler::Backe
 
 fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     let first_unused = Arg::from(fds.image + 1);
+    if config.joins_cgroup {
+        let zero = b.pointer(b"0");
+        b.call(nr::WRITE, [first_unused, zero, 1.into()], 1, "enter the cgroup");
+    }
     b.call(
         nr::CLOSE_RANGE,
         [first_unused, u64::from(u32::MAX).into(), 0.into()],
@@ -203,14 +210,15 @@ fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     name[..cut].copy_from_slice(&config.name.as_bytes()[..cut]);
     let name = b.pointer(&name);
     b.call(nr::PRCTL, [PR_SET_NAME.into(), name], 0, "name the process");
-    let empty_mask = b.pointer(&[0; 8]);
-    b.call(nr::RT_SIGPROCMASK, [2.into(), empty_mask, 0.into(), 8.into()], 0, "unblock signals");
-    // struct sigaction of the kernel: handler, flags, restorer, mask.
-    let handler = u64::from(!config.die_on_broken_pipe);
-    let mut action = [0_u8; 32];
-    action[..8].copy_from_slice(&handler.to_le_bytes());
-    let action = b.pointer(&action);
+    // What the supervisor's death would have meant until now.
+    b.call(nr::PRCTL, [PR_SET_PDEATHSIG.into(), 0.into()], 0, "forget the signal at the parent's death");
+    // struct sigaction of the kernel: handler, flags, restorer, mask; the default.
+    let action = b.pointer(&[0; 32]);
     b.call(nr::RT_SIGACTION, [SIGPIPE.into(), action, 0.into(), 8.into()], 0, "set the action of SIGPIPE");
+    // Blocked and not ignored: an ignored signal still stops a traced process each time.
+    let mask = if config.die_on_broken_pipe { 0_u64 } else { 1 << (SIGPIPE - 1) };
+    let mask = b.pointer(&mask.to_le_bytes());
+    b.call(nr::RT_SIGPROCMASK, [2.into(), mask, 0.into(), 8.into()], 0, "unblock signals");
 }
 
 fn memory(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
@@ -352,6 +360,10 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
         );
         b.call(nr::LANDLOCK_RESTRICT_SELF, [landlock, 0.into()], 0, "enter the Landlock domain");
     }
+    // struct __user_cap_header_struct: version 3, this process; then no capability in any set.
+    let header = b.pointer(&[0x2008_0522_u32.to_le_bytes(), [0; 4]].concat());
+    let none = b.pointer(&[0; 24]);
+    b.call(nr::CAPSET, [header, none], 0, "give up all capabilities");
     b.call(
         nr::PRCTL,
         [PR_SET_DUMPABLE.into(), u64::from(config.dumpable).into()],
@@ -367,6 +379,9 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
             format!("set the limit on {what} to 0"),
         );
     }
+    // The filter is loaded when nothing can be reported any more, so it is tried here, with a pointer to nothing.
+    let fault = (-14_i64).cast_unsigned();
+    b.call(nr::SECCOMP, [1.into(), 0.into(), 0.into()], fault, "use system call filters");
     b.call(nr::CLOSE, [LAUNCH_FILE.into()], 0, "close the launcher's file");
     b.call(nr::CLOSE, [fds.image.into()], 0, "close the image");
     if config.landlock_abi.is_some() {

@@ -13,6 +13,12 @@ use std::{
 
 /// A file with these bytes that can be executed and no longer changed.
 pub(crate) fn executable(bytes: &[u8]) -> io::Result<OwnedFd> {
+    // The kernel does not refuse what is over the limit, it sends SIGXFSZ, which would end the host program.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    if limit.is_some_and(|limit| limit < bytes.len() as u64) {
+        let text = format!("the limit on file sizes is below {} bytes (ulimit -f)", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
     match create() {
         Ok(file) => {
             let mut file = File::from(file);

@@ -50,13 +50,13 @@ pub(crate) fn start(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> R
     } else {
         0
     };
-    let mut descriptors = launch.descriptors(guest, console.as_fd(), writer.as_fd());
-    descriptors.extend(cgroup.as_ref().map(AsFd::as_fd));
+    let cgroup_descriptor = cgroup.as_ref().map(AsFd::as_fd);
+    let descriptors = launch.descriptors(guest, console.as_fd(), writer.as_fd(), cgroup_descriptor);
 
     let slot = Arc::new(Slot::new());
     let trace = guest.supervision != Some(Supervision::None);
     let must_trace = guest.supervision == Some(Supervision::Full);
-    let mut request = Request::new(&slot, namespaces, cgroup.is_some(), trace, must_trace);
+    let mut request = Request::new(&slot, namespaces, trace, must_trace);
     let pidfd =
         supervisor.start(&mut request, &descriptors).map_err(|(stage, source)| stage_error(stage, source))?;
     if let Some(error) = request.trace_refused {
@@ -83,8 +83,9 @@ pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Er
         if guest.isolation.namespaces {
             namespaces::enter().map_err(|source| cannot("create namespaces", source))?;
         }
-        let descriptors = launch.descriptors(guest, console.as_fd(), report.as_fd());
-        let (stage, source) = spawn::execute(&descriptors, cgroup.as_ref().map(AsFd::as_fd));
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let descriptors = launch.descriptors(guest, console.as_fd(), report.as_fd(), cgroup);
+        let (stage, source) = spawn::execute(&descriptors);
         Ok(stage_error(stage, source))
     })();
     match result {
@@ -147,6 +148,7 @@ impl Launch {
             exec_heap: guest.exec_heap,
             huge_pages: guest.huge_pages,
             dumpable: guest.dumpable,
+            joins_cgroup: guest.isolation.cgroup.is_some(),
             name: &guest.name,
             // A program on a command line dies when the next one in the pipeline does; a guest of a host program
             // does not die because somebody stopped listening.
@@ -166,18 +168,24 @@ impl Launch {
         guest: &'a Prepared,
         console: BorrowedFd<'a>,
         report: BorrowedFd<'a>,
+        cgroup: Option<BorrowedFd<'a>>,
     ) -> Vec<BorrowedFd<'a>> {
         const { assert!(LAUNCH_FILE == 0 && CONSOLE == 1 && REPORT == 2 && FIRST_DEVICE == 3) };
         let devices = guest.devices.iter().map(|device| match &device.backing {
             Backing::Disk(disk) => disk.descriptor.as_fd(),
             Backing::Tap(tap) => tap.descriptor.as_fd(),
         });
-        [self.file.as_fd(), console, report].into_iter().chain(devices).chain([guest.file.as_fd()]).collect()
+        [self.file.as_fd(), console, report]
+            .into_iter()
+            .chain(devices)
+            .chain([guest.file.as_fd()])
+            .chain(cgroup)
+            .collect()
     }
 
     /// Waits until the guest is about to run, or the launcher says why not.
     fn await_report(&self, reader: &OwnedFd, running: &ProcessGuest) -> Result<(), Error> {
-        let mut report = [0_u8; 17];
+        let mut report = [0_u8; 16];
         let mut length = 0;
         while length < report.len() {
             match rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut report[length..])) {

@@ -19,7 +19,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -39,6 +39,8 @@ pub(crate) struct ProcessGuest {
     owner: i32,
     killed_by_us: AtomicBool,
     detached: AtomicBool,
+    /// Held while the guest is being paused or resumed: each would undo the other's signal.
+    stopping: Mutex<()>,
 }
 
 impl ProcessGuest {
@@ -55,7 +57,18 @@ impl ProcessGuest {
             (path, kills)
         });
         let (killed_by_us, detached) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { runtime, pid, pidfd, supervisor, slot, cgroup, owner: own_pid(), killed_by_us, detached }
+        Self {
+            runtime,
+            pid,
+            pidfd,
+            supervisor,
+            slot,
+            cgroup,
+            owner: own_pid(),
+            killed_by_us,
+            detached,
+            stopping: Mutex::new(()),
+        }
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -79,6 +92,7 @@ impl ProcessGuest {
         }
         match (signal, report) {
             (SIGSYS, Report::Denied(call)) => ExitStatus::Denied(Denied { call: Some(call) }),
+            (SIGSYS, Report::SentSigsys) => ExitStatus::Killed(SIGSYS),
             (SIGSYS, _) => ExitStatus::Denied(Denied { call: None }),
             (_, Report::Fault { signal: seen, address, instruction_pointer }) if seen == signal => {
                 let instruction_pointer = Some(instruction_pointer);
@@ -129,8 +143,10 @@ impl Running for ProcessGuest {
     }
 
     fn pause(&self) -> io::Result<()> {
-        self.signal(Signal::STOP)?;
+        let _alone = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         while self.is_watched() {
+            // Again each time: somebody else's SIGCONT takes it back.
+            self.signal(Signal::STOP)?;
             if self.is_supervised() {
                 if self.slot.stopped.load(SeqCst) == 1 {
                     break;
@@ -144,10 +160,12 @@ impl Running for ProcessGuest {
     }
 
     fn resume(&self) -> io::Result<()> {
+        let _alone = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         self.signal(Signal::CONT)?;
         // Until the supervisor has let it go on, another `pause` would take the old stop for the new one.
         while self.slot.stopped.load(SeqCst) == 1 && self.is_watched() {
             self.supervisor.wait_briefly(&self.slot.stopped, 1);
+            self.signal(Signal::CONT)?;
         }
         Ok(())
     }

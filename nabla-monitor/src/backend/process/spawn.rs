@@ -28,7 +28,6 @@ impl Move {
 pub enum Stage {
     Clone,
     Trace,
-    JoinCgroup,
     MoveDescriptors,
     Execute,
 }
@@ -38,7 +37,6 @@ impl Stage {
         match self {
             Self::Clone => "create a process",
             Self::Trace => "supervise the guest",
-            Self::JoinCgroup => "enter the cgroup",
             Self::MoveDescriptors => "arrange the guest's descriptors",
             Self::Execute => "execute the launcher",
         }
@@ -51,27 +49,22 @@ pub struct Child {
     /// Targets are 0, 1, 2 and so on without a gap.
     pub moves: *mut Move,
     pub move_count: i32,
-    /// `cgroup.procs`, or -1.
-    pub cgroup: i32,
 }
 
 /// Executes the launcher in this process, with `descriptors` as 0, 1, 2 and so on. Returns only when that failed,
 /// and then descriptors may be arranged for the guest already.
-pub fn execute(descriptors: &[BorrowedFd<'_>], cgroup: Option<BorrowedFd<'_>>) -> (Stage, io::Error) {
+pub fn execute(descriptors: &[BorrowedFd<'_>]) -> (Stage, io::Error) {
     let mut moves: Vec<Move> =
         (0..).zip(descriptors).map(|(target, fd)| Move::from_raw(fd.as_raw_fd(), target)).collect();
-    let child = Child {
-        moves: moves.as_mut_ptr(),
-        move_count: i32::try_from(moves.len()).unwrap_or(i32::MAX),
-        cgroup: cgroup.map_or(-1, |fd| fd.as_raw_fd()),
-    };
+    let child =
+        Child { moves: moves.as_mut_ptr(), move_count: i32::try_from(moves.len()).unwrap_or(i32::MAX) };
     // SAFETY: `moves` is valid. Moving descriptors pulls them from under whoever owns them here, which is what
     // the caller wants: nothing of this program goes on.
     let (stage, errno) = unsafe { become_launcher(&child) };
     (stage, errno.into())
 }
 
-/// Joins the cgroup, moves the descriptors and executes the launcher. Returns what failed.
+/// Moves the descriptors and executes the launcher. Returns what failed.
 ///
 /// Keeps the rules of [`super::supervisor`]: no allocation, no thread-local storage.
 ///
@@ -82,15 +75,9 @@ pub unsafe fn become_launcher(child: &Child) -> (Stage, Errno) {
     const F_DUPFD: u64 = 0;
     const AT_EMPTY_PATH: u64 = 0x1000;
     let number = |fd: i32| u64::from(fd.cast_unsigned());
-    let Child { moves, move_count, cgroup } = *child;
+    let Child { moves, move_count } = *child;
     // SAFETY: see above; every pointer passed is valid, and strings end with a NUL.
     unsafe {
-        if cgroup >= 0 {
-            let result = syscall(nr::WRITE, [number(cgroup), c"0".as_ptr() as u64, 1, 0, 0, 0]);
-            if let Err(errno) = sys::check(result) {
-                return (Stage::JoinCgroup, errno);
-            }
-        }
         // First out of the way, then into place, so that no target overwrites a source. The copies lie above
         // every target, and the launcher closes them.
         let mut entry = moves;

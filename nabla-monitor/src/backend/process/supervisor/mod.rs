@@ -195,13 +195,18 @@ impl Supervisor {
         if let Some((stage, errno)) = request.failed {
             return Err((stage, errno.into()));
         }
-        control
-            .drain()
-            .find_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-                _ => None,
-            })
-            .ok_or_else(|| lost(Errno::MFILE.into()))
+        let pidfd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        pidfd.ok_or_else(|| {
+            // The guest runs, and there is nothing to watch it by.
+            // SAFETY: the caller keeps the slot until the guest has ended, or this returns.
+            let slot = unsafe { &*request.slot() };
+            self.kill(slot);
+            self.wait_released(slot);
+            lost(Errno::MFILE.into())
+        })
     }
 
     fn send(
@@ -334,7 +339,7 @@ mod tests {
         let slot = Slot::new();
         supervisor.wait_released(&slot);
         assert!(!supervisor.is_alive());
-        let mut request = Request::new(&slot, 0, false, true, false);
+        let mut request = Request::new(&slot, 0, true, false);
         let stdin = io::stdin();
         let error = supervisor.start(&mut request, &[std::os::fd::AsFd::as_fd(&stdin)]).unwrap_err();
         assert_eq!(error.0, Stage::Clone);

@@ -55,6 +55,14 @@ pub enum Report {
     Fault { signal: i32, address: Option<u64>, instruction_pointer: u64 },
     /// A denied call.
     Denied(DeniedCall),
+    /// Somebody sent SIGSYS, which is the filter's signal, too.
+    SentSigsys,
+}
+
+impl Report {
+    pub fn is_sent_sigsys(self) -> bool {
+        matches!(self, Self::SentSigsys)
+    }
 }
 
 /// The kernel's `struct rusage`.
@@ -94,6 +102,16 @@ impl Slot {
     pub unsafe fn update(&self, change: impl FnOnce(&mut Ending)) {
         // SAFETY: the caller is the only one who touches it now.
         change(unsafe { &mut *self.ending.get() });
+    }
+
+    /// What is known of the guest's end.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::update`].
+    pub unsafe fn report(&self) -> Report {
+        // SAFETY: the caller is the only one who touches it now.
+        unsafe { (*self.ending.get()).report }
     }
 
     /// How the guest ended; `None` before the supervisor is done with the slot.

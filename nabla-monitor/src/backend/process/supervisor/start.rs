@@ -7,9 +7,12 @@ use super::{
     },
     Shared, number,
     slot::Slot,
-    task::{PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, kill, ptrace},
+    task::{PR_SET_PDEATHSIG, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, kill, ptrace},
 };
-use crate::sys::{self, check, nr, syscall};
+use crate::{
+    exit::SIGKILL,
+    sys::{self, check, nr, syscall},
+};
 use rustix::io::Errno;
 use std::{
     ffi::c_void,
@@ -26,8 +29,6 @@ pub struct Request {
     slot: *const Slot,
     /// Flags of clone for namespaces.
     namespaces: u64,
-    /// The last descriptor is a cgroup's `cgroup.procs`.
-    joins_cgroup: bool,
     /// Whether the guest shall be traced.
     trace: bool,
     /// Whether a guest that cannot be traced shall not run at all.
@@ -41,9 +42,13 @@ pub struct Request {
 }
 
 impl Request {
+    pub fn slot(&self) -> *const Slot {
+        self.slot
+    }
+
     /// A request to start a guest into `slot`, which must be kept until it is released.
-    pub fn new(slot: &Slot, namespaces: u64, joins_cgroup: bool, trace: bool, must_trace: bool) -> Self {
-        Self { slot, namespaces, joins_cgroup, trace, must_trace, trace_refused: None, failed: None, pid: 0 }
+    pub fn new(slot: &Slot, namespaces: u64, trace: bool, must_trace: bool) -> Self {
+        Self { slot, namespaces, trace, must_trace, trace_refused: None, failed: None, pid: 0 }
     }
 }
 
@@ -75,6 +80,10 @@ pub fn serve(shared: &Shared) -> Option<*mut Slot> {
 /// What the child needs, besides what `become_launcher` does.
 struct Birth {
     child: Child,
+    /// The supervisor's socket, of which the child has a copy.
+    socket: i32,
+    /// The supervisor's pid.
+    parent: i64,
     /// Futex: 1 when the child may go on.
     go: AtomicU32,
     /// Cleared and woken by the kernel when the child no longer uses this memory.
@@ -87,18 +96,22 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
     const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
     const SIGCHLD: u64 = 17;
-    let (cgroup, sources) = match descriptors.split_last() {
-        Some((&cgroup, sources)) if request.joins_cgroup => (cgroup, sources),
-        _ => (-1, descriptors),
-    };
     let mut moves = [Move::from_raw(-1, -1); MAX_DESCRIPTORS];
     let mut target = 0;
-    for (entry, &source) in moves.iter_mut().zip(sources) {
+    for (entry, &source) in moves.iter_mut().zip(descriptors) {
         *entry = Move::from_raw(source, target);
         target += 1;
     }
-    let child = Child { moves: moves.as_mut_ptr(), move_count: target, cgroup };
-    let mut birth = Birth { child, go: AtomicU32::new(0), alive: AtomicU32::new(1), failed: None };
+    let child = Child { moves: moves.as_mut_ptr(), move_count: target };
+    let mut birth = Birth {
+        child,
+        socket: shared.socket,
+        // SAFETY: only returns a number.
+        parent: unsafe { syscall(nr::GETPID, [0; 6]) },
+        go: AtomicU32::new(0),
+        alive: AtomicU32::new(1),
+        failed: None,
+    };
     let argument = (&raw mut birth).cast();
     let flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD | request.namespaces;
     // SAFETY: `be_born` keeps the rules; the stack is not in use, since there is one birth at a time and this
@@ -109,6 +122,8 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
     let pid = match check(result) {
         Ok(pid) => i32::try_from(pid).unwrap_or(-1),
         Err(errno) => {
+            // The kernel may have written a number there that it has taken back.
+            *pidfd = -1;
             request.failed = Some((Stage::Clone, errno));
             return;
         }
@@ -156,6 +171,13 @@ unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
     let birth = argument.cast::<Birth>();
     // SAFETY: the supervisor keeps it until this process is gone or another program.
     unsafe {
+        // Should somebody kill the supervisor now, nobody would ever say go, and the host program would wait for an
+        // answer as long as there is a copy of the socket. The launcher takes the signal back.
+        syscall(nr::CLOSE, [number((*birth).socket), 0, 0, 0, 0, 0]);
+        syscall(nr::PRCTL, [PR_SET_PDEATHSIG, number(SIGKILL), 0, 0, 0, 0]);
+        if syscall(nr::GETPPID, [0; 6]) != (*birth).parent {
+            syscall(nr::EXIT, [u64::from(LAUNCH_FAILED), 0, 0, 0, 0, 0]);
+        }
         while (*birth).go.load(SeqCst) == 0 {
             sys::futex_wait(&(*birth).go, 0);
         }
@@ -171,9 +193,10 @@ unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
     }
 }
 
-/// Lets a guest go on that has stopped.
+/// Lets a guest go on that has stopped, whether it is traced or not.
 fn resume_stopped(pid: i32) {
     const P_PID: u64 = 1;
+    const SIGCONT: i32 = 18;
     const WNOHANG_WSTOPPED_WALL: u64 = 1 | 2 | 0x4000_0000;
     let mut info = [0_i32; 32];
     // SAFETY: `info` has the 128 bytes of a siginfo_t.
@@ -181,6 +204,7 @@ fn resume_stopped(pid: i32) {
         syscall(nr::WAITID, [P_PID, number(pid), info.as_mut_ptr() as u64, WNOHANG_WSTOPPED_WALL, 0, 0]);
         if info[0] != 0 {
             ptrace(super::task::PTRACE_CONT, pid, 0, 0);
+            syscall(nr::KILL, [number(pid), number(SIGCONT), 0, 0, 0, 0]);
         }
     }
 }
@@ -275,7 +299,7 @@ fn answer(socket: i32, pidfd: i32) {
     let vector = [sys::address_of(&byte), 1];
     let mut control = Control::new(CONTROL_HEADER + 4);
     control.descriptors[0] = pidfd;
-    let header = MessageHeader {
+    let mut header = MessageHeader {
         name: 0,
         name_length: 0,
         vectors: sys::address_of(&vector),
@@ -284,6 +308,13 @@ fn answer(socket: i32, pidfd: i32) {
         control_length: if pidfd >= 0 { CONTROL_HEADER + 8 } else { 0 },
         flags: 0,
     };
-    // SAFETY: as above. A host program that no longer listens is noticed elsewhere.
-    unsafe { syscall(nr::SENDMSG, [number(socket), sys::address_of(&header), MSG_NOSIGNAL, 0, 0, 0]) };
+    let send = |header: &MessageHeader| {
+        // SAFETY: as above. A host program that no longer listens is noticed elsewhere.
+        unsafe { syscall(nr::SENDMSG, [number(socket), sys::address_of(header), MSG_NOSIGNAL, 0, 0, 0]) }
+    };
+    if send(&header) < 0 && pidfd >= 0 {
+        // Whatever is wrong with the descriptor, the host program waits for an answer.
+        header.control_length = 0;
+        send(&header);
+    }
 }

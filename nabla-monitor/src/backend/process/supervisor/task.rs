@@ -22,6 +22,7 @@ const SIGTTOU: i32 = 22;
 /// A thread of the host program ended; perhaps all of it did.
 const SIG_PARENT: i32 = 12;
 
+pub const PR_SET_PDEATHSIG: u64 = 1;
 const PTRACE_PEEKTEXT: u64 = 1;
 pub const PTRACE_CONT: u64 = 7;
 const PTRACE_GETREGS: u64 = 12;
@@ -69,7 +70,6 @@ fn exit() -> ! {
 
 /// Gives up what is the host program's. Returns a descriptor that is readable when there is a signal.
 fn set_up(shared: &Shared) -> Option<i32> {
-    const PR_SET_PDEATHSIG: u64 = 1;
     const PR_SET_NAME: u64 = 15;
     const SFD_NONBLOCK_CLOEXEC: u64 = 0x8_0800;
     let default_action = [0_u64; 4];
@@ -79,10 +79,12 @@ fn set_up(shared: &Shared) -> Option<i32> {
     // SAFETY: all of this concerns only this process, whose signals are blocked: descriptors and directory are
     // copies, the name is per process, and a host program that ignores SIGCHLD must not make this one miss it.
     let signals = unsafe {
-        if socket > 0 {
-            syscall(nr::CLOSE_RANGE, [0, socket - 1, 0, 0, 0, 0]);
+        // With a descriptor of the host program left, that would wait in vain for the ends of its pipes.
+        if socket > 0 && syscall(nr::CLOSE_RANGE, [0, socket - 1, 0, 0, 0, 0]) != 0
+            || syscall(nr::CLOSE_RANGE, [socket + 1, u64::from(u32::MAX), 0, 0, 0, 0]) != 0
+        {
+            return None;
         }
-        syscall(nr::CLOSE_RANGE, [socket + 1, u64::from(u32::MAX), 0, 0, 0, 0]);
         syscall(nr::CHDIR, [c"/".as_ptr() as u64, 0, 0, 0, 0, 0]);
         syscall(nr::PRCTL, [PR_SET_NAME, c"nabla-superviso".as_ptr() as u64, 0, 0, 0, 0]);
         syscall(nr::RT_SIGACTION, [number(SIGCHLD), sys::address_of(&default_action), 0, 8, 0, 0]);
@@ -311,6 +313,10 @@ fn set_report(guest: &Slot, report: Report) {
 
 /// At a signal's delivery: keeps what a fault's signal tells.
 fn note_fault(guest: &Slot, pid: i32, signal: i32) {
+    if signal == SIGSYS {
+        // The filter's own signal does not come by here.
+        set_report(guest, Report::SentSigsys);
+    }
     if !matches!(signal, SIGSEGV | SIGBUS | SIGILL | SIGFPE | SIGTRAP) {
         return;
     }
@@ -324,7 +330,9 @@ fn note_fault(guest: &Slot, pid: i32, signal: i32) {
     // A code of 0 or less means that somebody sent the signal.
     if known && info.code > 0 {
         const SI_KERNEL: i32 = 0x80; // For example a non-canonical address: the processor does not tell it.
-        let memory = matches!(signal, SIGSEGV | SIGBUS) && info.code != SI_KERNEL;
+        const BUS_ADRERR: i32 = 2; // Not one for alignment, or for a stack that cannot be.
+        let memory =
+            signal == SIGSEGV && info.code != SI_KERNEL || signal == SIGBUS && info.code == BUS_ADRERR;
         let address = if memory { Some(info.address) } else { None };
         set_report(guest, Report::Fault { signal, address, instruction_pointer: registers.rip });
     }
@@ -332,6 +340,10 @@ fn note_fault(guest: &Slot, pid: i32, signal: i32) {
 
 /// At a guest's exit: when SIGSYS killed it, keeps the call.
 fn note_denied_call(guest: &Slot, pid: i32) {
+    // SAFETY: this is the supervisor, and the guest is not released.
+    if unsafe { guest.report() }.is_sent_sigsys() {
+        return;
+    }
     let (mut status, mut word) = (0_u64, 0_u64);
     let mut registers = Registers::default();
     // SAFETY: the kernel writes one word, the registers, one word.
