@@ -20,5 +20,9 @@ fn main() {
         let _ = poll();
     }
     let polls = start.elapsed();
-    println!("clock {} ns, poll {} ns", clock.as_nanos() / u128::from(count), polls.as_nanos() / u128::from(count));
+    println!(
+        "clock {} ns, poll {} ns",
+        clock.as_nanos() / u128::from(count),
+        polls.as_nanos() / u128::from(count)
+    );
 }

@@ -18,7 +18,7 @@ pub enum Step {
     /// It causes this exception, in ring 0 too.
     Raise(Exception),
     /// It is an access to a port.
-    Port(Option<u16>),
+    Port(u16),
     /// It is privileged, and not one that is emulated.
     Unsupported,
 }
@@ -95,23 +95,22 @@ fn execute(
         Mnemonic::Int => {
             return Ok(Step::Raise(Exception {
                 trap: true,
+                software: Some(instruction.ip()),
                 ..Exception::fault(instruction.immediate8(), None)
             }));
         }
-        Mnemonic::In | Mnemonic::Out => return Ok(Step::Port(Some(port(cpu, instruction)))),
-        Mnemonic::Insb
-        | Mnemonic::Insw
-        | Mnemonic::Insd
-        | Mnemonic::Outsb
-        | Mnemonic::Outsw
-        | Mnemonic::Outsd => {
-            return Ok(Step::Port(Some(word(cpu.regs.rdx))));
-        }
+        _ if is_port_access(instruction) => return Ok(Step::Port(port(cpu, instruction))),
         mnemonic if is_privileged(mnemonic) || is_far_branch(instruction) => return Ok(Step::Unsupported),
         // An ordinary instruction that faulted for an ordinary reason.
         _ => return Err(exception),
     }
     Ok(Step::Done)
+}
+
+/// Whether an instruction reads or writes a port.
+pub fn is_port_access(instruction: &Instruction) -> bool {
+    use Mnemonic::{In, Insb, Insd, Insw, Out, Outsb, Outsd, Outsw};
+    matches!(instruction.mnemonic(), In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd)
 }
 
 /// What only ring 0 may execute and no binding does.
