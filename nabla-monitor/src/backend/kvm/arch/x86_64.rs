@@ -311,3 +311,6 @@ fn write_tables(page: &mut [u8]) {
         put(page, IDT + u64::from(vector) * 16 + 8, &(entry >> 32).to_le_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests;
