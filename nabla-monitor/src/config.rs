@@ -31,6 +31,16 @@ pub enum Supervision {
     Full,
 }
 
+/// What runs a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// A confined process of its own.
+    Process,
+    /// A virtual machine, whose processor is a thread of this program.
+    VirtualMachine,
+}
+
 /// More walls around a guest's process. All off by default: the system call filter already denies every call that
 /// could get through them, and they cost milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,7 +94,7 @@ impl GuestBuilder {
         }
     }
 
-    /// Memory of the guest: a multiple of 4 KiB. 512 MiB unless set. Only what the guest touches is used.
+    /// Memory of the guest: a multiple of 4 KiB, or of 2 MiB up to 4 GiB for virtual machines. 512 MiB unless set. Only what the guest touches is used.
     pub fn memory(mut self, size: ByteSize) -> Self {
         self.memory = size;
         self
@@ -155,7 +165,7 @@ impl GuestBuilder {
     }
 
     /// How closely the guest is watched. [`Supervision::Full`] unless set; where that is impossible and was not
-    /// asked for, the guest starts without, and a warning is logged.
+    /// asked for, the guest starts without, and a warning is logged. Virtual machines tell everything in any case.
     pub fn supervision(mut self, supervision: Supervision) -> Self {
         self.supervision = Some(supervision);
         self
@@ -187,6 +197,18 @@ impl GuestBuilder {
         self
     }
 
+    /// What will run the guest: the image says. Only reads the image.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`], as far as the image is concerned.
+    pub fn backend(&self) -> Result<Backend, Error> {
+        let file = open_image(&self.image)?;
+        let image = parse(&self.image, &file, self.abi)?;
+        backend::check_abi(image.abi(), &self.image)?;
+        Ok(if image.abi().needs_kvm() { Backend::VirtualMachine } else { Backend::Process })
+    }
+
     /// Starts the guest.
     ///
     /// When this returns, the guest's process is set up and confined, and about to run the guest's first
@@ -212,6 +234,8 @@ impl GuestBuilder {
     /// of the calling program left. For command lines; supervision and a console with a reader make no sense then
     /// and are ignored.
     ///
+    /// Not for guests in virtual machines (see [`Self::backend`]), which need a program around them.
+    ///
     /// Returns only when that failed. Descriptors of the calling process may have been changed then, so all that
     /// it should do is to print the error and exit. What fails later, in the launcher, is printed to standard
     /// error by the launcher, which exits with status 125.
@@ -231,11 +255,7 @@ impl GuestBuilder {
     fn prepare(self) -> Result<PreparedWithConsole, Error> {
         let path = self.image;
         let file = open_image(&path)?;
-        let image = match self.abi {
-            None => Image::parse(&FileSource(&file)),
-            Some(abi) => Image::parse_as(&FileSource(&file), abi),
-        }
-        .map_err(|source| Error::Image { path: path.clone(), source })?;
+        let image = parse(&path, &file, self.abi)?;
         backend::check_abi(image.abi(), &path)?;
         if !self.exec_heap
             && let Some(segment) =
@@ -305,6 +325,14 @@ fn open_image(path: &Path) -> Result<File, Error> {
         Ok(false) => Err(Error::ImageNotAFile { path: path.to_owned() }),
         Err(source) => Err(fail(source)),
     }
+}
+
+fn parse(path: &Path, file: &File, abi: Option<Abi>) -> Result<Image, Error> {
+    match abi {
+        None => Image::parse(&FileSource(file)),
+        Some(abi) => Image::parse_as(&FileSource(file), abi),
+    }
+    .map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
 /// An image's file.

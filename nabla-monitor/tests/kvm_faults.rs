@@ -138,7 +138,7 @@ fn faults_say_what_and_where() {
         }
         let protected = case.ends_with("-jump") || case == "text-write" || case == "rodata-write";
         if protected {
-            assert!(fault.address.is_some_and(|at| at >= 0x10_0000 && at < 16 << 20), "{case}: {status}");
+            assert!(fault.address.is_some_and(|at| (0x10_0000..16 << 20).contains(&at)), "{case}: {status}");
         }
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{build_hvt, open_descriptors, run};
-use nabla_monitor::{ByteSize, Console, Error, ExitStatus, Guest, Isolation, Runtime};
+use nabla_monitor::{Backend, ByteSize, Console, Error, ExitStatus, Guest, Isolation, Runtime};
 use nabla_testkit::need;
 use rustix::event::epoll;
 use std::{
@@ -265,12 +265,7 @@ fn guest_outlives_the_thread_that_started_it_and_dies_with_its_handle() {
         return;
     }
     let runtime = Runtime::new();
-    let guest = thread::spawn({
-        let runtime = runtime.clone();
-        move || start_ready(&runtime, "sleeper")
-    })
-    .join()
-    .unwrap();
+    let guest = thread::spawn(move || start_ready(&runtime, "sleeper")).join().unwrap();
     assert_eq!(guest.try_wait().unwrap(), None);
     assert_eq!(guest.pid(), std::process::id());
     let error = guest.detach().unwrap_err().to_string();
@@ -334,6 +329,9 @@ fn wrong_memory_and_settings_are_refused() {
     assert!(matches!(refused, Error::NotForVirtualMachines), "{refused}");
     let refused = build_hvt(&runtime, "exit").exec();
     assert!(matches!(refused, Error::CannotReplace), "{refused}");
+    assert_eq!(build_hvt(&runtime, "exit").backend().unwrap(), Backend::VirtualMachine);
+    assert_eq!(common::build(&runtime, "exit").backend().unwrap(), Backend::Process);
+    assert!(runtime.guest("/bin/true").backend().is_err());
 }
 
 #[test]

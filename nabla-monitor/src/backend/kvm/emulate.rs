@@ -53,12 +53,39 @@ pub fn step(cpu: &mut Cpu, memory: &GuestMemory, exception: Exception) -> Step {
         Step::Done if single_step && cpu.regs.rflags & flags::TF != 0 => {
             Step::Raise(Exception { trap: true, ..Exception::fault(vector::DEBUG, None) })
         }
-        Step::Done => Step::Done,
+        Step::Done => {
+            follow(cpu, memory);
+            Step::Done
+        }
         // Software interrupts are traps: they have happened.
         Step::Raise(raised) if raised.trap => step,
         _ => {
             *cpu = before;
             step
+        }
+    }
+}
+
+/// Bindings execute several such instructions in a row when they start. Those that would only come back here are
+/// done at once, as long as nothing is special about them.
+fn follow(cpu: &mut Cpu, memory: &GuestMemory) {
+    use Mnemonic::{Cli, Lgdt, Lidt, Ltr, Sti, Wrmsr};
+    const MOST: usize = 8;
+    for _ in 0..MOST {
+        let bytes = memory.instruction_bytes(cpu.regs.rip);
+        let next = Decoder::with_ip(64, &bytes, cpu.regs.rip, DecoderOptions::NONE).decode();
+        let segment =
+            matches!(next.code(), Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16);
+        if !segment && !matches!(next.mnemonic(), Cli | Lgdt | Lidt | Ltr | Sti | Wrmsr) {
+            return;
+        }
+        let before = cpu.clone();
+        cpu.regs.rip = next.next_ip();
+        let exception = Exception::general_protection(0);
+        if execute(cpu, memory, &next, exception) != Ok(Step::Done) {
+            // The processor will say so itself.
+            *cpu = before;
+            return;
         }
     }
 }
@@ -443,3 +470,6 @@ fn port(cpu: &Cpu, instruction: &Instruction) -> u16 {
         .map(|_| u16::from(instruction.immediate8()));
     immediate.unwrap_or(word(cpu.regs.rdx))
 }
+
+#[cfg(test)]
+mod tests;
