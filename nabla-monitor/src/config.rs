@@ -24,7 +24,6 @@ pub enum Supervision {
     #[default]
     Full,
 }
-
 /// More walls around a guest's process. All off by default: the system call filter already denies every call that
 /// could get through them, and they cost milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,7 +86,7 @@ impl GuestBuilder {
         }
     }
 
-    /// Memory of the guest: a multiple of 4 KiB. 512 MiB unless set. Only what the guest touches is used.
+    /// Memory of the guest: a multiple of 4 KiB, or of 2 MiB up to 4 GiB for virtual machines. 512 MiB unless set. Only what the guest touches is used.
     pub fn memory(mut self, size: ByteSize) -> Self {
         self.memory = size;
         self
@@ -158,7 +157,7 @@ impl GuestBuilder {
     }
 
     /// How closely the guest is watched. [`Supervision::Full`] unless set; where that is impossible and was not
-    /// asked for, the guest starts without, and a warning is logged.
+    /// asked for, the guest starts without, and a warning is logged. Virtual machines tell everything in any case.
     pub fn supervision(mut self, supervision: Supervision) -> Self {
         self.supervision = Some(supervision);
         self

@@ -35,7 +35,7 @@ pub struct BadHypercall {
     pub port: u16,
     /// What is wrong with it.
     pub mistake: HypercallMistake,
-    /// Address behind the instruction.
+    /// Address of the instruction.
     pub instruction_pointer: u64,
 }
 
@@ -221,11 +221,11 @@ impl fmt::Display for ExitStatus {
             Self::BadHypercall(BadHypercall { port, mistake, instruction_pointer }) => match mistake {
                 HypercallMistake::NoSuchPort => write!(
                     f,
-                    "ended for an access to port {port:#x}, where there is no hypercall, by the instruction before {instruction_pointer:#x}"
+                    "ended for an access to port {port:#x}, where there is no hypercall, by the instruction at {instruction_pointer:#x}"
                 ),
                 HypercallMistake::Memory { address } => write!(
                     f,
-                    "ended for a hypercall (port {port:#x}) with memory at {address:#x} that it may not use, by the instruction before {instruction_pointer:#x}"
+                    "ended for a hypercall (port {port:#x}) with memory at {address:#x} that it may not use, by the instruction at {instruction_pointer:#x}"
                 ),
             },
             Self::Unsupported(instruction) => {
@@ -264,11 +264,11 @@ mod tests {
     fn display_names_port_memory_and_instruction() {
         assert_eq!(
             hypercall(HypercallMistake::NoSuchPort).to_string(),
-            "ended for an access to port 0x502, where there is no hypercall, by the instruction before 0x100007"
+            "ended for an access to port 0x502, where there is no hypercall, by the instruction at 0x100007"
         );
         assert_eq!(
             hypercall(HypercallMistake::Memory { address: 0xfff }).to_string(),
-            "ended for a hypercall (port 0x502) with memory at 0xfff that it may not use, by the instruction before 0x100007"
+            "ended for a hypercall (port 0x502) with memory at 0xfff that it may not use, by the instruction at 0x100007"
         );
         let instruction = UnsupportedInstruction::new(0x10_0000, &[0x0f, 0x22, 0xd8]);
         assert_eq!(

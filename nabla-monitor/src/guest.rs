@@ -59,7 +59,8 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// [`Error::StatusLost`] when somebody killed the guest's supervisor.
+    /// [`Error::StatusLost`] when somebody killed the guest's supervisor, [`Error::Operation`] when the virtual machine
+    /// failed.
     pub fn wait(&self) -> Result<ExitStatus, Error> {
         loop {
             if let Some(status) = self.poll_exit(None)? {
@@ -122,7 +123,8 @@ impl Guest {
         self.running.resume().map_err(|source| Error::Operation { operation: "resume the guest", source })
     }
 
-    /// The guest's process id.
+    /// The guest's process id; this program's own for a guest in a virtual machine, which has none: a signal to it
+    /// is one to this program.
     ///
     /// It stays the guest's until [`Self::wait`] (or [`Self::try_wait`], [`Self::wait_timeout`]) has told that the
     /// guest ended; after that it may be another process's.
@@ -132,6 +134,7 @@ impl Guest {
     }
 
     /// A descriptor that is readable once the guest has ended: for poll, epoll, or any event loop built on them.
+    /// Not to be read from.
     #[must_use]
     pub fn exit_fd(&self) -> BorrowedFd<'_> {
         self.running.exit_fd()
@@ -170,7 +173,7 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// When the supervisor cannot let it go; the guest is killed then.
+    /// When the supervisor cannot let it go, and for guests in virtual machines; the guest is killed then.
     pub fn detach(self) -> Result<u32, Error> {
         let pid = self.pid();
         self.running.detach().map_err(|source| Error::Operation { operation: "detach the guest", source })?;

@@ -1,7 +1,9 @@
-//! Run unikernels as processes that are confined to eight system calls.
+//! Run unikernels: as processes that are confined to eight system calls, or in virtual machines.
 //!
-//! A guest is an ELF file that was linked with its own library operating system against the Solo5 `spt` ABI. This
-//! crate loads it, gives it disks, network interfaces and a console, runs and confines it, and tells how it ended.
+//! A guest is an ELF file that was linked with its own library operating system against the Solo5 `spt` or `hvt`
+//! ABI. This crate loads it, gives it disks, network interfaces and a console, runs and confines it, and tells how it
+//! ended. The image says what runs it: `spt` guests are processes, `hvt` guests are in virtual machines (KVM), as
+//! code without privileges.
 //!
 //! ```no_run
 //! use nabla_monitor::{ByteSize, Console, ExitStatus, Runtime};
@@ -26,9 +28,10 @@
 //! * Nothing process-wide is touched: no signal handler, no `SIGCHLD`, no environment, no directory, no umask.
 //!   Guests are no children of the host program: they are started and reaped by a process of their own, one for
 //!   each [`Runtime`], which is invisible to `wait(-1)` (though not to a wait for any child with `__WALL` or
-//!   `__WCLONE`).
+//!   `__WCLONE`). Guests in virtual machines are threads of the host program, confined one by one; they run no
+//!   signal handler of it, and are stopped with signal 63, which no handler is installed for either.
 //! * A guest ends when its [`Guest`] is dropped and when the host program ends, however that ends, unless it was
-//!   [detached](Guest::detach). It does not end because the thread that started it does.
+//!   [detached](Guest::detach), which guests in virtual machines cannot be. It does not end because the thread that started it does.
 //! * Start-up costs do not depend on the size of the guest's memory, its disks, or the parts of its image that it
 //!   does not use.
 //! * Many guests can be started, waited for and killed from many threads. [`Guest::exit_fd`] lets any event loop

@@ -54,7 +54,6 @@ fn unusable_images_are_refused_by_kind_and_reason() {
         ("/bin/true".into(), NotRunnable, "ET_DYN"),
         (changed(&directory, "virtio", set_abi(3, 1)), NotRunnable, "virtio"),
         (changed(&directory, "future", set_abi(2, 3)), NotRunnable, "version 3"),
-        (changed(&directory, "hvt", set_abi(1, 2)), NotRunnable, "its ABI is hvt-v2"),
         (changed(&directory, "short", |bytes| bytes.truncate(3000)), NotRunnable, "past the end of the file"),
     ] {
         let error = start(&runtime, &image);

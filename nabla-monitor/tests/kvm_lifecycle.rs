@@ -265,12 +265,7 @@ fn guest_outlives_the_thread_that_started_it_and_dies_with_its_handle() {
         return;
     }
     let runtime = Runtime::new();
-    let guest = thread::spawn({
-        let runtime = runtime;
-        move || start_ready(&runtime, "sleeper")
-    })
-    .join()
-    .unwrap();
+    let guest = thread::spawn(move || start_ready(&runtime, "sleeper")).join().unwrap();
     assert_eq!(guest.try_wait().unwrap(), None);
     assert_eq!(guest.pid(), std::process::id());
     let error = guest.detach().unwrap_err().to_string();

@@ -29,6 +29,8 @@ pub struct Exception {
     pub address: Option<u64>,
     /// Raised by an instruction that is done (a trap), not by one that is to be repeated (a fault).
     pub trap: bool,
+    /// The address of the instruction, for an interrupt that the guest asked for.
+    pub software: Option<u64>,
 }
 
 /// Vectors by name.
@@ -57,7 +59,7 @@ pub mod page_fault {
 
 impl Exception {
     pub const fn fault(vector: u8, error_code: Option<u32>) -> Self {
-        Self { vector, error_code, address: None, trap: false }
+        Self { vector, error_code, address: None, trap: false, software: None }
     }
 
     pub const fn general_protection(error_code: u32) -> Self {
@@ -219,22 +221,35 @@ impl Cpu {
         Ok(())
     }
 
-    /// Enters the gate that the guest declared for an exception, or that for a double fault. `Err` when there is
-    /// neither: hardware would reset.
+    /// Enters the gate that the guest declared for an exception. Where that fails, the guest sees the exception that
+    /// this causes in turn, or a double fault. `Err` when nothing is left: hardware would reset.
+    ///
+    /// Source: SDM volume 3A, tables 6-4 and 6-5.
     pub fn deliver(&mut self, memory: &GuestMemory, exception: Exception) -> Result<(), Exception> {
-        if self.enter_gate(memory, exception).is_ok() {
-            return Ok(());
+        let start = self.clone();
+        let mut current = exception;
+        loop {
+            let Err(next) = self.enter_gate(memory, current) else { return Ok(()) };
+            self.regs.rip = current.software.unwrap_or(self.regs.rip);
+            current = match (class(current.vector), class(next.vector)) {
+                (Class::DoubleFault, _) => {
+                    *self = start;
+                    return Err(exception);
+                }
+                (Class::Contributory, Class::Contributory)
+                | (Class::PageFault, Class::Contributory | Class::PageFault) => {
+                    Exception::fault(vector::DOUBLE_FAULT, Some(0))
+                }
+                _ => next,
+            };
         }
-        let double = Exception::fault(vector::DOUBLE_FAULT, Some(0));
-        if exception.vector != vector::DOUBLE_FAULT && self.enter_gate(memory, double).is_ok() {
-            return Ok(());
-        }
-        Err(exception)
     }
 
     /// Source: SDM volume 3A, 6.14, and the operation of `INT n` in volume 2A.
     fn enter_gate(&mut self, memory: &GuestMemory, exception: Exception) -> Result<(), Exception> {
-        let missing = Exception::general_protection(u32::from(exception.vector) * 8 + 2);
+        // Bit 1: the index is one of the IDT; bit 0: no instruction asked for this.
+        let external = u32::from(exception.software.is_none());
+        let missing = Exception::general_protection(u32::from(exception.vector) * 8 + 2 + external);
         let offset = u64::from(exception.vector) * 16;
         if offset + 15 > u64::from(self.idt.limit) {
             return Err(missing);
@@ -298,6 +313,24 @@ impl Cpu {
         }
         let stack: u64 = memory.read(task.base.wrapping_add(offset))?;
         if is_canonical(stack) { Ok(stack) } else { Err(Exception::fault(vector::STACK, Some(0))) }
+    }
+}
+
+/// How exceptions combine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Benign,
+    Contributory,
+    PageFault,
+    DoubleFault,
+}
+
+const fn class(vector: u8) -> Class {
+    match vector {
+        0 | 10..=13 => Class::Contributory,
+        14 => Class::PageFault,
+        8 => Class::DoubleFault,
+        _ => Class::Benign,
     }
 }
 

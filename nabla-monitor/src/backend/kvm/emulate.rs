@@ -18,7 +18,7 @@ pub enum Step {
     /// It causes this exception, in ring 0 too.
     Raise(Exception),
     /// It is an access to a port.
-    Port(Option<u16>),
+    Port(u16),
     /// It is privileged, and not one that is emulated.
     Unsupported,
 }
@@ -53,12 +53,39 @@ pub fn step(cpu: &mut Cpu, memory: &GuestMemory, exception: Exception) -> Step {
         Step::Done if single_step && cpu.regs.rflags & flags::TF != 0 => {
             Step::Raise(Exception { trap: true, ..Exception::fault(vector::DEBUG, None) })
         }
-        Step::Done => Step::Done,
+        Step::Done => {
+            follow(cpu, memory);
+            Step::Done
+        }
         // Software interrupts are traps: they have happened.
         Step::Raise(raised) if raised.trap => step,
         _ => {
             *cpu = before;
             step
+        }
+    }
+}
+
+/// Bindings execute several such instructions in a row when they start. Those that would only come back here are
+/// done at once, as long as nothing is special about them.
+fn follow(cpu: &mut Cpu, memory: &GuestMemory) {
+    use Mnemonic::{Cli, Lgdt, Lidt, Ltr, Sti, Wrmsr};
+    const MOST: usize = 8;
+    for _ in 0..MOST {
+        let bytes = memory.instruction_bytes(cpu.regs.rip);
+        let next = Decoder::with_ip(64, &bytes, cpu.regs.rip, DecoderOptions::NONE).decode();
+        let segment =
+            matches!(next.code(), Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16);
+        if !segment && !matches!(next.mnemonic(), Cli | Lgdt | Lidt | Ltr | Sti | Wrmsr) {
+            return;
+        }
+        let before = cpu.clone();
+        cpu.regs.rip = next.next_ip();
+        let exception = Exception::general_protection(0);
+        if execute(cpu, memory, &next, exception) != Ok(Step::Done) {
+            // The processor will say so itself.
+            *cpu = before;
+            return;
         }
     }
 }
@@ -95,23 +122,22 @@ fn execute(
         Mnemonic::Int => {
             return Ok(Step::Raise(Exception {
                 trap: true,
+                software: Some(instruction.ip()),
                 ..Exception::fault(instruction.immediate8(), None)
             }));
         }
-        Mnemonic::In | Mnemonic::Out => return Ok(Step::Port(Some(port(cpu, instruction)))),
-        Mnemonic::Insb
-        | Mnemonic::Insw
-        | Mnemonic::Insd
-        | Mnemonic::Outsb
-        | Mnemonic::Outsw
-        | Mnemonic::Outsd => {
-            return Ok(Step::Port(Some(word(cpu.regs.rdx))));
-        }
+        _ if is_port_access(instruction) => return Ok(Step::Port(port(cpu, instruction))),
         mnemonic if is_privileged(mnemonic) || is_far_branch(instruction) => return Ok(Step::Unsupported),
         // An ordinary instruction that faulted for an ordinary reason.
         _ => return Err(exception),
     }
     Ok(Step::Done)
+}
+
+/// Whether an instruction reads or writes a port.
+pub fn is_port_access(instruction: &Instruction) -> bool {
+    use Mnemonic::{In, Insb, Insd, Insw, Out, Outsb, Outsd, Outsw};
+    matches!(instruction.mnemonic(), In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd)
 }
 
 /// What only ring 0 may execute and no binding does.
@@ -444,3 +470,6 @@ fn port(cpu: &Cpu, instruction: &Instruction) -> u16 {
         .map(|_| u16::from(instruction.immediate8()));
     immediate.unwrap_or(word(cpu.regs.rdx))
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,3 +189,6 @@ fn halt(address: u64, memory: &GuestMemory) -> Result<Outcome, BadAccess> {
     }
     Ok(Outcome::Halt { status: exit_status })
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,8 +137,23 @@ impl Vcpu {
     }
 
     fn bad_hypercall(&self, port: u16, mistake: HypercallMistake) -> ExitStatus {
-        let instruction_pointer = self.machine.vcpu.sync_regs().regs.rip;
+        let instruction_pointer = self.port_instruction(self.machine.vcpu.sync_regs().regs.rip);
         ExitStatus::BadHypercall(BadHypercall { port, mistake, instruction_pointer })
+    }
+
+    /// The address of the access to a port that ended at `rip`: at it on most hypervisors, before it on others.
+    fn port_instruction(&self, rip: u64) -> u64 {
+        let is_port = |address| {
+            let bytes = self.memory().instruction_bytes(address);
+            let instruction = iced_x86::Decoder::new(64, &bytes, iced_x86::DecoderOptions::NONE).decode();
+            emulate::is_port_access(&instruction).then_some((address, instruction.len() as u64))
+        };
+        if is_port(rip).is_some() {
+            return rip;
+        }
+        let ends_here = |&(address, length): &(u64, u64)| address + length == rip;
+        let found = (1..=3).rev().filter_map(|back| is_port(rip.checked_sub(back)?)).find(ends_here);
+        found.map_or(rip, |(address, _)| address)
     }
 
     fn unsupported(&self) -> ExitStatus {
@@ -173,7 +188,7 @@ impl Vcpu {
             Step::Done => None,
             Step::Port(port) => {
                 self.machine.vcpu.sync_regs_mut().regs.rip = self.cpu.regs.rip;
-                Some(self.bad_hypercall(port.unwrap_or(0), HypercallMistake::NoSuchPort))
+                Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort))
             }
             Step::Unsupported => Some(self.unsupported()),
             Step::Raise(raised) if is_ours(raised, memory.size()) => Some(self.faulted(raised)),
@@ -219,7 +234,8 @@ impl Vcpu {
             }
             return Ok(Exception { address: Some(address), ..Exception::fault(vector, error_code) });
         }
-        Ok(Exception { vector, error_code, address: None, trap })
+        let software = (vector == vector::BREAKPOINT).then(|| rip.wrapping_sub(1));
+        Ok(Exception { vector, error_code, address: None, trap, software })
     }
 
     /// Back to ring 3, with the registers as the guest left them or as they were changed.

@@ -16,7 +16,8 @@ use rustix::io::Errno;
 use std::{
     fmt, io,
     os::fd::AsRawFd,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -91,7 +92,24 @@ impl Machine {
         argument: u64,
     ) -> Result<Self, Error> {
         let kvm = open()?;
-        let vm = create_vm(&kvm)?;
+        // The kernel takes as long for the processor's features as for the rest, when they are first asked for.
+        thread::scope(|scope| {
+            if CPUID.get().is_none() {
+                // Where there can be no thread, the features are asked for in their turn.
+                let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(&kvm).is_ok());
+            }
+            Self::create(&kvm, memory, page_tables, entry, argument)
+        })
+    }
+
+    fn create(
+        kvm: &Kvm,
+        memory: Arc<GuestMemory>,
+        page_tables: &[u8],
+        entry: u64,
+        argument: u64,
+    ) -> Result<Self, Error> {
+        let vm = create_vm(kvm)?;
         let quirks = kvm_enable_cap {
             cap: KVM_CAP_DISABLE_QUIRKS2,
             args: [u64::from(KVM_X86_QUIRK_FIX_HYPERCALL_INSN), 0, 0, 0],
@@ -106,7 +124,7 @@ impl Machine {
         add_slot(&vm, MONITOR_SLOT, arch::MONITOR_BASE, size, host as u64)?;
 
         let mut vcpu = vm.create_vcpu(0).map_err(cannot("create a virtual processor"))?;
-        let cpuid = supported_cpuid(&kvm)?;
+        let cpuid = supported_cpuid(kvm)?;
         vcpu.set_cpuid2(cpuid).map_err(cannot("set the virtual processor's features"))?;
         let tsc_frequency = tsc_frequency(&vcpu)?;
         set_registers(&vcpu, has_umip(cpuid), &initial_registers(entry, argument, memory.size()))?;
@@ -179,10 +197,14 @@ fn add_slot(vm: &VmFd, slot: u32, address: u64, size: u64, host: u64) -> Result<
     unsafe { vm.set_user_memory_region(region) }.map_err(cannot("give the virtual machine its memory"))
 }
 
+static CPUID: OnceLock<CpuId> = OnceLock::new();
+static ASKING: Mutex<()> = Mutex::new(());
+
 /// What KVM can show a guest of this processor. It takes the kernel a good part of a start to find out, and never
 /// changes.
 fn supported_cpuid(kvm: &Kvm) -> Result<&'static CpuId, Error> {
-    static CPUID: OnceLock<CpuId> = OnceLock::new();
+    // Whoever comes second waits for the first instead of asking, too.
+    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = CPUID.get() {
         return Ok(known);
     }

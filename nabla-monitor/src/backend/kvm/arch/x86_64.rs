@@ -39,21 +39,22 @@ const WRMSR_STUB: u64 = STUB_PAGE + VECTORS as u64 * STUB_STRIDE;
 /// The vector of #GP.
 pub const GENERAL_PROTECTION: u8 = 13;
 
-/// Selectors of the monitor's GDT.
-pub const KERNEL_CS: u16 = 0x08;
+/// Selectors of the monitor's GDT: code of ring 0. The others are where no binding has any, so that what a guest
+/// loads from its own table faults, and is emulated.
+const KERNEL_CS: u16 = 0x08;
 /// Data of ring 3.
-pub const USER_DS: u16 = 0x1b;
+pub const USER_DS: u16 = 0xe0 | 3;
 /// Code of ring 3.
-pub const USER_CS: u16 = 0x23;
+pub const USER_CS: u16 = 0xe8 | 3;
 /// The task state segment.
-pub const TSS_SELECTOR: u16 = 0x28;
+pub const TSS_SELECTOR: u16 = 0xf0;
 
 /// Offsets in the page of tables.
 const GDT: u64 = 0;
-const TSS: u64 = 0x100;
+const TSS: u64 = 0x200;
 const IDT: u64 = 0x800;
-/// Size of the GDT: seven entries of 8 bytes, of which the TSS takes two.
-const GDT_SIZE: u64 = 56;
+/// Size of the GDT: 32 entries of 8 bytes, of which the TSS takes the last two.
+const GDT_SIZE: u64 = 256;
 /// Size of the TSS without the bitmap.
 const TSS_SIZE: u64 = 104;
 /// The first port behind those that the bitmap speaks of. All others are closed.
@@ -277,11 +278,13 @@ pub const fn has_error_code(vector: u8) -> bool {
 }
 
 fn write_tables(page: &mut [u8]) {
-    // 64-bit code and data of ring 0 and ring 3, accessed, so that the processor does not write to them.
-    let descriptors =
-        [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00cf_f300_0000_ffff_u64, 0x00af_fb00_0000_ffff];
-    for (index, descriptor) in (0..).zip(descriptors) {
-        put(page, GDT + index * 8, &descriptor.to_le_bytes());
+    // 64-bit code of ring 0 and ring 3, and data: accessed, so that the processor does not write to them.
+    for (selector, descriptor) in [
+        (KERNEL_CS, 0x00af_9b00_0000_ffff_u64),
+        (USER_DS, 0x00cf_f300_0000_ffff),
+        (USER_CS, 0x00af_fb00_0000_ffff),
+    ] {
+        put(page, GDT + u64::from(selector & !7), &descriptor.to_le_bytes());
     }
     let base = MONITOR_TSS.base;
     // Type 11: a 64-bit TSS that is in use.
@@ -308,3 +311,6 @@ fn write_tables(page: &mut [u8]) {
         put(page, IDT + u64::from(vector) * 16 + 8, &(entry >> 32).to_le_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests;
