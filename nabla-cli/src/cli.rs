@@ -18,7 +18,7 @@ Examples:
 Exit status: the guest's own; 125 when nabla itself failed, 126 when the image cannot be run, 127 when it does \
 not exist, 128+N when signal N ended the guest.
 
-Called as solo5-spt or solo5-elftool, through a link for example, it takes the command lines of those programs.";
+Called as solo5-spt, solo5-hvt or solo5-elftool, through a link for example, it takes the command lines of those programs.";
 
 /// Runs unikernels as processes that are confined to a handful of system calls.
 #[derive(Debug, Parser)]

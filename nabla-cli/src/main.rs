@@ -1,6 +1,6 @@
-//! The `nabla` command: runs unikernels as confined processes, and tells what is in them and what a host can do.
+//! The `nabla` command: runs unikernels as confined processes or in virtual machines, and tells what is in them and what a host can do.
 //!
-//! Called as `solo5-spt` or `solo5-elftool`, it takes those programs' command lines.
+//! Called as `solo5-spt`, `solo5-hvt` or `solo5-elftool`, it takes those programs' command lines.
 
 #![cfg_attr(not(test), no_main)]
 

@@ -133,6 +133,8 @@ impl StatusJson {
             ExitStatus::Denied(_) => ("denied", Some(Signal::SIGSYS as i32)),
             ExitStatus::Killed(signal) => ("killed", Some(signal)),
             ExitStatus::OutOfMemory => ("out-of-memory", Some(Signal::SIGKILL as i32)),
+            ExitStatus::BadHypercall(_) => ("bad-hypercall", None),
+            ExitStatus::Unsupported(_) => ("unsupported-instruction", None),
             _ => ("unknown", None),
         };
         let ended_itself = matches!(status, ExitStatus::Exited(_) | ExitStatus::Aborted);
