@@ -13,6 +13,8 @@ use seccompiler::{
 use std::{collections::BTreeMap, io, os::fd::RawFd};
 
 const KVM_RUN: u64 = 0xae80;
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_GET_SREGS: u64 = 0x8138_ae83;
 
 /// The descriptors that the thread uses.
 #[derive(Debug, Clone)]
@@ -67,10 +69,14 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         let masked = SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?;
         Ok(vec![SeccompRule::new(vec![masked])?])
     };
+    let requests = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
+        .into_iter()
+        .map(|request| SeccompRule::new(vec![is(0, vcpu)?, SeccompCondition::new(1, Dword, EQ, request)?]))
+        .collect::<Result<_, _>>()?;
     let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets].concat();
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for (number, rule) in [
-        (IOCTL, vec![SeccompRule::new(vec![is(0, vcpu)?, SeccompCondition::new(1, Dword, EQ, KVM_RUN)?])?]),
+        (IOCTL, requests),
         (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
         (nr::WRITE, on(&joined(&[nets, &[*console, config.exit]]))?),
         (EPOLL_PWAIT, on(&[*waitset])?),
@@ -194,12 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_can_be_run_and_nothing_else_be_done_to_it() {
+    fn the_processor_can_be_run_and_looked_at_and_no_more() {
         let program = build(&config()).unwrap();
-        assert!(allows(&program, extra::IOCTL, [7, KVM_RUN, 0, 0, 0, 0]));
-        for (fd, request) in
-            [(6, KVM_RUN), (7, 0x4020_ae46), (7, 0x4138_ae84), (30, 0x4004_54ca), (1, 0x5412)]
-        {
+        for request in [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS] {
+            assert!(allows(&program, extra::IOCTL, [7, request, 0, 0, 0, 0]));
+        }
+        for (fd, request) in [
+            (6, KVM_RUN),
+            (7, 0x4020_ae46),
+            (7, 0x4090_ae82),
+            (7, 0x4138_ae84),
+            (30, 0x4004_54ca),
+            (1, 0x5412),
+        ] {
             assert!(!allows(&program, extra::IOCTL, [fd, request, 0, 0, 0, 0]), "{fd} {request:#x}");
         }
     }
