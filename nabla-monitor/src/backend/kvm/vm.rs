@@ -58,7 +58,9 @@ pub fn open() -> Result<Kvm, Error> {
     let kvm = Kvm::new().map_err(|error| no(reason_of(error.errno())))?;
     let version = kvm.get_api_version();
     if version != 12 {
-        return Err(no(format!("/dev/kvm speaks version {version} of its interface, and 12 is needed")));
+        return Err(no(format!(
+            "/dev/kvm is not KVM, or one with another interface (version {version}, not 12)"
+        )));
     }
     for (cap, name) in [
         (Cap::UserMemory, "user memory"),
