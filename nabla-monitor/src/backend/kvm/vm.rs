@@ -97,7 +97,9 @@ impl Machine {
         // The kernel takes as long for the processor's features as for the rest, when they are first asked for.
         thread::scope(|scope| {
             if CPUID.get().is_none() {
-                // Where there can be no thread, the features are asked for in their turn.
+                // It inherits that every signal is blocked, so that no handler of the host program runs in it. Where
+                // there can be no thread, the features are asked for in their turn.
+                let _blocked = sys::BlockedSignals::new();
                 let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(&kvm).is_ok());
             }
             Self::create(&kvm, memory, page_tables, entry, argument)
