@@ -13,6 +13,8 @@ use seccompiler::{
 use std::{collections::BTreeMap, io, os::fd::RawFd};
 
 const KVM_RUN: u64 = 0xae80;
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_GET_SREGS: u64 = 0x8138_ae83;
 
 /// The descriptors that the thread uses.
 #[derive(Debug, Clone)]
@@ -67,10 +69,14 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         let masked = SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?;
         Ok(vec![SeccompRule::new(vec![masked])?])
     };
+    let requests = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
+        .into_iter()
+        .map(|request| SeccompRule::new(vec![is(0, vcpu)?, SeccompCondition::new(1, Dword, EQ, request)?]))
+        .collect::<Result<_, _>>()?;
     let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets].concat();
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for (number, rule) in [
-        (IOCTL, vec![SeccompRule::new(vec![is(0, vcpu)?, SeccompCondition::new(1, Dword, EQ, KVM_RUN)?])?]),
+        (IOCTL, requests),
         (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
         (nr::WRITE, on(&joined(&[nets, &[*console, config.exit]]))?),
         (EPOLL_PWAIT, on(&[*waitset])?),
@@ -130,4 +136,107 @@ pub fn confine_thread(program: &BpfProgram, landlock_abi: Option<u32>) -> io::Re
         sys::check(result)?;
     }
     seccompiler::apply_filter(program).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> FilterConfig {
+        let devices = DeviceDescriptors { console: 1, waitset: 9, disks: vec![20, 21], nets: vec![30] };
+        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, devices }
+    }
+
+    /// Runs the filter as the kernel does (classic BPF, as far as seccomp filters use it). True when it allows.
+    fn allows(program: &BpfProgram, number: u64, args: [u64; 6]) -> bool {
+        const ARCH_X86_64: u32 = 0xc000_003e;
+        const ALLOW: u32 = 0x7fff_0000;
+        const EPERM: u32 = 0x0005_0001;
+        let mut data = Vec::new();
+        data.extend_from_slice(&u32::try_from(number).unwrap().to_le_bytes());
+        data.extend_from_slice(&ARCH_X86_64.to_le_bytes());
+        data.extend_from_slice(&[0; 8]);
+        args.iter().for_each(|arg| data.extend_from_slice(&arg.to_le_bytes()));
+        let (mut accumulator, mut pc) = (0_u32, 0_usize);
+        loop {
+            let instruction = &program[pc];
+            pc += 1;
+            let k = instruction.k;
+            let jump = |taken: bool| usize::from(if taken { instruction.jt } else { instruction.jf });
+            match instruction.code {
+                0x20 => {
+                    accumulator = u32::from_le_bytes(data[k as usize..k as usize + 4].try_into().unwrap());
+                }
+                0x15 => pc += jump(accumulator == k),
+                0x25 => pc += jump(accumulator > k),
+                0x35 => pc += jump(accumulator >= k),
+                0x05 => pc += k as usize,
+                0x54 => accumulator &= k,
+                0x06 => {
+                    assert!(k == ALLOW || k == EPERM, "{k:#x}");
+                    return k == ALLOW;
+                }
+                code => panic!("instruction {code:#x} is not known to this interpreter"),
+            }
+        }
+    }
+
+    #[test]
+    fn descriptors_are_pinned_to_what_is_done_with_them() {
+        let program = build(&config()).unwrap();
+        for (number, allowed) in [
+            (nr::READ, &[8, 30][..]),
+            (nr::WRITE, &[1, 5, 30]),
+            (nr::PREAD64, &[20, 21]),
+            (extra::PWRITE64, &[20, 21]),
+            (EPOLL_PWAIT, &[9]),
+            (EPOLL_PWAIT2, &[9]),
+            (nr::CLOSE, &[1, 6, 7, 8, 9, 20, 21, 30]),
+        ] {
+            let found: Vec<u64> =
+                (0..64).filter(|&fd| allows(&program, number, [fd, 0, 512, 0, 0, 0])).collect();
+            assert_eq!(found, allowed, "{number}");
+        }
+    }
+
+    #[test]
+    fn the_processor_can_be_run_and_looked_at_and_no_more() {
+        let program = build(&config()).unwrap();
+        for request in [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS] {
+            assert!(allows(&program, extra::IOCTL, [7, request, 0, 0, 0, 0]));
+        }
+        for (fd, request) in [
+            (6, KVM_RUN),
+            (7, 0x4020_ae46),
+            (7, 0x4090_ae82),
+            (7, 0x4138_ae84),
+            (30, 0x4004_54ca),
+            (1, 0x5412),
+        ] {
+            assert!(!allows(&program, extra::IOCTL, [fd, request, 0, 0, 0, 0]), "{fd} {request:#x}");
+        }
+    }
+
+    #[test]
+    fn no_memory_becomes_executable_and_no_file_is_opened() {
+        let program = build(&config()).unwrap();
+        for number in [nr::MMAP, nr::MPROTECT] {
+            assert!(allows(&program, number, [0, 4096, 3, 0x22, 0, 0]));
+            for protection in [4, 5, 7] {
+                assert!(!allows(&program, number, [0, 4096, protection, 0x22, 0, 0]));
+            }
+        }
+        // open, openat, socket, connect, clone, clone3, fork, execve, execveat, kill, tgkill, ptrace, exit_group, bpf.
+        for number in [2, 257, 41, 42, 56, 435, 57, 59, 322, 62, 234, 101, 231, 321, nr::SECCOMP, nr::PRCTL] {
+            assert!(!allows(&program, number, [0; 6]), "{number}");
+        }
+    }
+
+    #[test]
+    fn without_disks_nothing_is_read_at_an_offset() {
+        let mut config = config();
+        config.devices.disks.clear();
+        let program = build(&config).unwrap();
+        assert!((0..64).all(|fd| !allows(&program, nr::PREAD64, [fd, 0, 512, 0, 0, 0])));
+    }
 }

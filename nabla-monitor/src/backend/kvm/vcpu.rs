@@ -68,7 +68,7 @@ impl Vcpu {
                 Exit::Halted => self.exception()?,
                 Exit::Interrupted => (!control.attend()).then_some(ExitStatus::Killed(SIGKILL)),
                 Exit::CannotEmulate => {
-                    self.cpu.regs = self.machine.vcpu.sync_regs().regs;
+                    self.cpu.regs = self.machine.vcpu.get_regs().map_err(system)?;
                     Some(self.unsupported())
                 }
                 Exit::Failed(what) => return Err(io::Error::other(what)),
@@ -107,7 +107,7 @@ impl Vcpu {
             Ok(VcpuExit::Intr) => Exit::Interrupted,
             Ok(other) => {
                 let what = format!("{other:?}");
-                let rip = vcpu.sync_regs().regs.rip;
+                let rip = vcpu.get_regs().map_err(system)?.rip;
                 Exit::Failed(format!("KVM left the guest at {rip:#x} for an unexpected reason: {what}"))
             }
             Err(error) => match Errno::from_raw_os_error(error.errno()) {
@@ -137,7 +137,8 @@ impl Vcpu {
     }
 
     fn bad_hypercall(&self, port: u16, mistake: HypercallMistake) -> ExitStatus {
-        let instruction_pointer = self.port_instruction(self.machine.vcpu.sync_regs().regs.rip);
+        let instruction_pointer =
+            self.port_instruction(self.machine.vcpu.get_regs().map_or(0, |regs| regs.rip));
         ExitStatus::BadHypercall(BadHypercall { port, mistake, instruction_pointer })
     }
 
@@ -187,8 +188,9 @@ impl Vcpu {
         let ended = match step {
             Step::Done => None,
             Step::Port(port) => {
-                self.machine.vcpu.sync_regs_mut().regs.rip = self.cpu.regs.rip;
-                Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort))
+                let mistake = HypercallMistake::NoSuchPort;
+                let instruction_pointer = self.cpu.regs.rip;
+                Some(ExitStatus::BadHypercall(BadHypercall { port, mistake, instruction_pointer }))
             }
             Step::Unsupported => Some(self.unsupported()),
             Step::Raise(raised) if is_ours(raised, memory.size()) => Some(self.faulted(raised)),
@@ -205,11 +207,15 @@ impl Vcpu {
     }
 
     /// Takes over the registers that the processor pushed on the monitor's stack.
+    ///
+    /// Registers are asked for here, and not shared with the kernel at every exit: a hypercall needs none, and
+    /// reading them costs a good part of an exit on hardware. On the way back they are shared.
     fn read_frame(&mut self) -> io::Result<Exception> {
         let lost = || io::Error::other("the virtual processor halted where no guest can halt it");
-        let sync = self.machine.vcpu.sync_regs();
-        let vector = arch::vector_at(sync.regs.rip).ok_or_else(lost)?;
-        let mut at = sync.regs.rsp;
+        let regs = self.machine.vcpu.get_regs().map_err(system)?;
+        let sregs = self.machine.vcpu.get_sregs().map_err(system)?;
+        let vector = arch::vector_at(regs.rip).ok_or_else(lost)?;
+        let mut at = regs.rsp;
         let mut error_code = None;
         if arch::has_error_code(vector) {
             let [code] = self.machine.stack_words(at).ok_or_else(lost)?;
@@ -221,11 +227,12 @@ impl Vcpu {
             return Err(lost());
         }
         let cpu = &mut self.cpu;
-        cpu.regs = kvm_bindings::kvm_regs { rip, rflags, rsp, ..sync.regs };
-        (cpu.fs_base, cpu.gs_base) = (sync.sregs.fs.base, sync.sregs.gs.base);
+        cpu.regs = kvm_bindings::kvm_regs { rip, rflags, rsp, ..regs };
+        (cpu.fs_base, cpu.gs_base) = (sregs.fs.base, sregs.gs.base);
+        self.machine.vcpu.sync_regs_mut().sregs = sregs;
         let trap = matches!(vector, vector::DEBUG | vector::BREAKPOINT);
         if vector == vector::PAGE_FAULT {
-            let address = sync.sregs.cr2;
+            let address = sregs.cr2;
             if rip == arch::SYSCALL_TRAP && address == rip {
                 // `syscall`, which does not exist without EFER.SCE. It left the flags in r11.
                 cpu.regs.rip = cpu.regs.rcx.wrapping_sub(2);
@@ -265,6 +272,10 @@ impl Vcpu {
             instruction_pointer: Some(self.cpu.regs.rip),
         })
     }
+}
+
+fn system(error: kvm_ioctls::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno())
 }
 
 /// Whether this is a page fault on a protection that hvt guests do not expect: that of segments, heap and stack.

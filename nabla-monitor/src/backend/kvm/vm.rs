@@ -11,7 +11,7 @@ use kvm_bindings::{
     CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_MAX_CPUID_ENTRIES, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, Msrs,
     kvm_dtable, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use rustix::io::Errno;
 use std::{
     fmt, io,
@@ -58,7 +58,9 @@ pub fn open() -> Result<Kvm, Error> {
     let kvm = Kvm::new().map_err(|error| no(reason_of(error.errno())))?;
     let version = kvm.get_api_version();
     if version != 12 {
-        return Err(no(format!("/dev/kvm speaks version {version} of its interface, and 12 is needed")));
+        return Err(no(format!(
+            "/dev/kvm is not KVM, or one with another interface (version {version}, not 12)"
+        )));
     }
     for (cap, name) in [
         (Cap::UserMemory, "user memory"),
@@ -95,7 +97,9 @@ impl Machine {
         // The kernel takes as long for the processor's features as for the rest, when they are first asked for.
         thread::scope(|scope| {
             if CPUID.get().is_none() {
-                // Where there can be no thread, the features are asked for in their turn.
+                // It inherits that every signal is blocked, so that no handler of the host program runs in it. Where
+                // there can be no thread, the features are asked for in their turn.
+                let _blocked = sys::BlockedSignals::new();
                 let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(&kvm).is_ok());
             }
             Self::create(&kvm, memory, page_tables, entry, argument)
@@ -123,14 +127,12 @@ impl Machine {
         let size = arch::PAGE_TABLES - arch::MONITOR_BASE + page_tables.len() as u64;
         add_slot(&vm, MONITOR_SLOT, arch::MONITOR_BASE, size, host as u64)?;
 
-        let mut vcpu = vm.create_vcpu(0).map_err(cannot("create a virtual processor"))?;
+        let vcpu = vm.create_vcpu(0).map_err(cannot("create a virtual processor"))?;
         let cpuid = supported_cpuid(kvm)?;
         vcpu.set_cpuid2(cpuid).map_err(cannot("set the virtual processor's features"))?;
         let tsc_frequency = tsc_frequency(&vcpu)?;
         set_registers(&vcpu, has_umip(cpuid), &initial_registers(entry, argument, memory.size()))?;
         set_signal_mask(&vcpu)?;
-        vcpu.set_sync_valid_reg(SyncReg::Register);
-        vcpu.set_sync_valid_reg(SyncReg::SystemRegister);
         Ok(Self { vcpu, tsc_frequency, vm, monitor, memory })
     }
 
@@ -326,4 +328,32 @@ fn set_signal_mask(vcpu: &VcpuFd) -> Result<(), Error> {
         source: errno.into(),
         hint: String::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_for_no_machine_says_what_to_do() {
+        for (errno, text) in [
+            (Errno::NOENT, "modprobe kvm_intel"),
+            (Errno::ACCESS, "join the group that owns it"),
+            (Errno::PERM, "join the group that owns it"),
+            (Errno::NODEV, "switched off in the firmware"),
+            (Errno::MFILE, "cannot be opened: Too many open files"),
+        ] {
+            let error = Error::NoKvm { reason: reason_of(errno.raw_os_error()) }.to_string();
+            assert!(error.starts_with("the guest needs a virtual machine, and "), "{error}");
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn segments_are_those_of_ring_3() {
+        for segment in [user_code(), user_data()] {
+            assert_eq!((segment.dpl, segment.selector & 3, segment.present, segment.base), (3, 3, 1, 0));
+        }
+        assert_eq!((user_code().l, user_code().db, user_data().l), (1, 0, 0));
+    }
 }
