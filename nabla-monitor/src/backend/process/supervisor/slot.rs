@@ -133,19 +133,19 @@ impl Slot {
     }
 }
 
-/// What a denied call's registers and instruction bytes say.
-pub fn denied_call(registers: &super::super::arch::Registers, instruction: [u8; 2]) -> DeniedCall {
+/// What a denied call's registers say, and the architecture by whose table the kernel looked it up.
+pub fn denied_call(registers: &super::super::arch::Registers, arch: u32) -> DeniedCall {
     const X32_BIT: u32 = 1 << 30;
-    const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+    const AUDIT_ARCH_I386: u32 = 0x4000_0003;
     let r = registers;
     // After a seccomp kill the kernel has put the number back into rax.
     #[allow(clippy::cast_possible_truncation, reason = "the kernel looks at the low 32 bits too")]
     let number = r.rax as u32;
-    let (entry, arguments) = if instruction == SYSCALL_INSTRUCTION {
+    let (entry, arguments) = if arch == AUDIT_ARCH_I386 {
+        (SyscallEntry::I386, [r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp])
+    } else {
         let entry = if number & X32_BIT == 0 { SyscallEntry::X86_64 } else { SyscallEntry::X32 };
         (entry, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
-    } else {
-        (SyscallEntry::I386, [r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp])
     };
     let number = if entry == SyscallEntry::X32 { number & !X32_BIT } else { number };
     DeniedCall { entry, number, arguments, instruction_pointer: r.rip }
@@ -164,11 +164,11 @@ mod tests {
     fn denied_call_tells_the_three_entries_apart() {
         let registers =
             Registers { rax: 1 << 30 | 39, rdi: 1, rbx: 2, rip: 0x10_0002, ..Registers::default() };
-        let x32 = denied_call(&registers, [0x0f, 0x05]);
+        let x32 = denied_call(&registers, 0xc000_003e);
         assert_eq!((x32.entry, x32.number, x32.arguments[0]), (SyscallEntry::X32, 39, 1));
-        let i386 = denied_call(&Registers { rax: 20, ..registers }, [0xcd, 0x80]);
+        let i386 = denied_call(&Registers { rax: 20, ..registers }, 0x4000_0003);
         assert_eq!((i386.entry, i386.number, i386.arguments[0]), (SyscallEntry::I386, 20, 2));
-        let native = denied_call(&Registers { rax: 32, ..registers }, [0x0f, 0x05]);
+        let native = denied_call(&Registers { rax: 32, ..registers }, 0xc000_003e);
         assert_eq!(
             (native.entry, native.number, native.instruction_pointer),
             (SyscallEntry::X86_64, 32, 0x10_0002)

@@ -23,7 +23,6 @@ const SIGTTOU: i32 = 22;
 const SIG_PARENT: i32 = 12;
 
 pub const PR_SET_PDEATHSIG: u64 = 1;
-const PTRACE_PEEKTEXT: u64 = 1;
 pub const PTRACE_CONT: u64 = 7;
 const PTRACE_GETREGS: u64 = 12;
 const PTRACE_DETACH: u64 = 17;
@@ -32,6 +31,7 @@ const PTRACE_GETSIGINFO: u64 = 0x4202;
 pub const PTRACE_SEIZE: u64 = 0x4206;
 const PTRACE_INTERRUPT: u64 = 0x4207;
 const PTRACE_LISTEN: u64 = 0x4208;
+const PTRACE_GET_SYSCALL_INFO: u64 = 0x420e;
 pub const PTRACE_O_TRACEEXIT: u64 = 0x40;
 pub const PTRACE_O_EXITKILL: u64 = 0x10_0000;
 const PTRACE_EVENT_EXIT: u32 = 6;
@@ -338,27 +338,34 @@ fn note_fault(guest: &Slot, pid: i32, signal: i32) {
     }
 }
 
+/// The start of the kernel's `struct ptrace_syscall_info`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SyscallInfo {
+    op: u8,
+    padding: [u8; 3],
+    arch: u32,
+    rest: [u64; 10],
+}
+
 /// At a guest's exit: when SIGSYS killed it, keeps the call.
 fn note_denied_call(guest: &Slot, pid: i32) {
+    const SIZE: u64 = size_of::<SyscallInfo>() as u64;
     // SAFETY: this is the supervisor, and the guest is not released.
     if unsafe { guest.report() }.is_sent_sigsys() {
         return;
     }
-    let (mut status, mut word) = (0_u64, 0_u64);
+    let mut status = 0_u64;
     let mut registers = Registers::default();
-    // SAFETY: the kernel writes one word, the registers, one word.
-    unsafe {
-        if ptrace(PTRACE_GETEVENTMSG, pid, 0, (&raw mut status) as u64) != 0
-            || status & 0x7f != number(SIGSYS)
-            || ptrace(PTRACE_GETREGS, pid, 0, (&raw mut registers) as u64) != 0
-        {
-            return;
-        }
-        // Where the instruction cannot be read (a page that can only be executed), it counts as `syscall`.
-        if ptrace(PTRACE_PEEKTEXT, pid, registers.rip.wrapping_sub(2), (&raw mut word) as u64) != 0 {
-            word = 0x050f;
-        }
+    let mut info = SyscallInfo { op: 0, padding: [0; 3], arch: 0, rest: [0; 10] };
+    // SAFETY: the kernel writes one word, the registers, and at most as much of the information as it is told.
+    let known = unsafe {
+        ptrace(PTRACE_GETEVENTMSG, pid, 0, (&raw mut status) as u64) == 0
+            && status & 0x7f == number(SIGSYS)
+            && ptrace(PTRACE_GETREGS, pid, 0, (&raw mut registers) as u64) == 0
+            && ptrace(PTRACE_GET_SYSCALL_INFO, pid, SIZE, (&raw mut info) as u64) > 0
+    };
+    if known {
+        set_report(guest, Report::Denied(denied_call(&registers, info.arch)));
     }
-    let bytes = word.to_le_bytes();
-    set_report(guest, Report::Denied(denied_call(&registers, [bytes[0], bytes[1]])));
 }
