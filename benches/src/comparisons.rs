@@ -78,7 +78,7 @@ impl Setup {
     }
 
     /// From `start` to the exit of a guest, in this program.
-    fn library(&self, supervision: Supervision, memory: ByteSize) -> Result<f64> {
+    fn start_to_exit(&self, supervision: Supervision, memory: ByteSize) -> Result<f64> {
         let image = self.guest("hello");
         let start = Instant::now();
         let guest = self
@@ -130,7 +130,7 @@ pub fn all() -> Vec<Comparison> {
             run: |s, n| {
                 measure(
                     n,
-                    || s.library(Supervision::Full, ByteSize::mib(MEMORY_MIB)),
+                    || s.start_to_exit(Supervision::Full, ByteSize::mib(MEMORY_MIB)),
                     || s.solo5(&[], "hello", &[]),
                 )
             },
@@ -145,7 +145,7 @@ pub fn all() -> Vec<Comparison> {
             run: |s, n| {
                 measure(
                     n,
-                    || s.library(Supervision::None, ByteSize::mib(MEMORY_MIB)),
+                    || s.start_to_exit(Supervision::None, ByteSize::mib(MEMORY_MIB)),
                     || s.solo5(&[], "hello", &[]),
                 )
             },
@@ -180,7 +180,11 @@ pub fn all() -> Vec<Comparison> {
             needs_solo5: false,
             run: |s, n| {
                 let full = Supervision::Full;
-                measure(n, || s.library(full, ByteSize::gib(4)), || s.library(full, ByteSize::mib(4)))
+                measure(
+                    n,
+                    || s.start_to_exit(full, ByteSize::gib(4)),
+                    || s.start_to_exit(full, ByteSize::mib(4)),
+                )
             },
         },
         Comparison {
