@@ -94,16 +94,31 @@ pub fn check(result: i64) -> Result<u64, Errno> {
     }
 }
 
-/// Blocks every signal of this thread until dropped.
-///
-/// Around clone: a handler of the host program must not run in a child that shares its memory.
+/// The signal with which the C library has every thread take over a changed identity (see nptl(7)).
+pub const SETXID: u32 = 33;
+
+/// Blocks signals of this thread until dropped.
 #[derive(Debug)]
 pub struct BlockedSignals(u64);
 
 impl BlockedSignals {
-    pub fn new() -> Self {
-        let (all, mut old) = (u64::MAX, 0_u64);
-        sigprocmask(&all, &mut old);
+    /// Every signal. Around a raw clone: a handler of the host program must not run in a child that shares its
+    /// memory.
+    pub fn all() -> Self {
+        Self::set(u64::MAX)
+    }
+
+    /// Every signal but [`SETXID`]. Around the start of a thread, which inherits this.
+    ///
+    /// Who changes the program's identity holds the C library's lock for new threads until every thread has answered
+    /// to that signal: a thread that starts another one and does not answer would wait for ever, and so would they.
+    pub fn all_but_setxid() -> Self {
+        Self::set(!(1 << (SETXID - 1)))
+    }
+
+    fn set(blocked: u64) -> Self {
+        let mut old = 0_u64;
+        sigprocmask(&blocked, &mut old);
         Self(old)
     }
 }

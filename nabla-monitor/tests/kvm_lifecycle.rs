@@ -10,7 +10,10 @@ use std::{
     fs,
     io::Read,
     os::fd::AsFd,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -379,6 +382,32 @@ fn host_program_can_change_its_identity() {
     for guest in &guests {
         assert_eq!(guest.try_wait().unwrap(), None);
     }
+}
+
+#[test]
+fn host_program_can_change_its_identity_while_guests_start() {
+    if !need::kvm() {
+        return;
+    }
+    unsafe extern "C" {
+        safe fn getgid() -> u32;
+        safe fn setgid(gid: u32) -> i32;
+    }
+    // The C library then holds the lock that it also takes for new threads, until every thread has answered.
+    let runtime = Runtime::new();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(setgid(getgid()), 0);
+            }
+        });
+        for _ in 0..50 {
+            let guest = build_hvt(&runtime, "exit").arg("7").start().unwrap();
+            assert_eq!(guest.wait().unwrap(), ExitStatus::Exited(7));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

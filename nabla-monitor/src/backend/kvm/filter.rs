@@ -46,9 +46,6 @@ mod extra {
     pub const SET_IDENTITY: [u64; 8] = [105, 106, 113, 114, 116, 117, 119, 39];
 }
 
-/// The signal by which the C library has every thread of a program change its identity, when one does.
-pub const SETXID: u32 = 33;
-
 /// Allows what the thread does while the guest runs and when it ends. Everything else fails with EPERM: a thread
 /// that was killed would leave the host program waiting for it.
 pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {

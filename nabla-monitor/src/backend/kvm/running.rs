@@ -73,9 +73,8 @@ impl KvmGuest {
     ) -> Result<Self, Error> {
         let (ready, confined) = mpsc::sync_channel(1);
         let theirs = Arc::clone(&shared);
-        // The thread starts with every signal blocked: it runs no handler of the host program, and takes no signal
-        // from those who wait for one.
-        let blocked = sys::BlockedSignals::new();
+        // The thread runs no handler of the host program, and takes no signal from those who wait for one.
+        let blocked = sys::BlockedSignals::all_but_setxid();
         let name: String = name.chars().filter(|&c| c != '\0').collect();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             theirs.control.enter();
@@ -109,12 +108,8 @@ impl KvmGuest {
 
 fn prepare_thread(filter: &BpfProgram, landlock_abi: Option<u32>) -> io::Result<()> {
     const PR_SET_TIMERSLACK: u64 = 29;
-    const SIG_UNBLOCK: u64 = 1;
     // SAFETY: changes only how exactly the calling thread is woken from its waits.
     unsafe { sys::syscall(sys::nr::PRCTL, [PR_SET_TIMERSLACK, 1, 0, 0, 0, 0]) };
-    let setxid = 1_u64 << (filter::SETXID - 1);
-    // SAFETY: unblocks a signal in the calling thread that only the C library sends, and handles.
-    unsafe { sys::syscall(sys::nr::RT_SIGPROCMASK, [SIG_UNBLOCK, sys::address_of(&setxid), 0, 8, 0, 0]) };
     filter::confine_thread(filter, landlock_abi)
 }
 

@@ -3,7 +3,6 @@
 use super::{
     arch::{self, Table},
     control::KICK,
-    filter::SETXID,
     memory::GuestMemory,
 };
 use crate::{error::Error, sys};
@@ -97,9 +96,9 @@ impl Machine {
         // The kernel takes as long for the processor's features as for the rest, when they are first asked for.
         thread::scope(|scope| {
             if CPUID.get().is_none() {
-                // It inherits that every signal is blocked, so that no handler of the host program runs in it. Where
-                // there can be no thread, the features are asked for in their turn.
-                let _blocked = sys::BlockedSignals::new();
+                // It inherits that signals are blocked, so that no handler of the host program runs in it. Where there
+                // can be no thread, the features are asked for in their turn.
+                let _blocked = sys::BlockedSignals::all_but_setxid();
                 let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(&kvm).is_ok());
             }
             Self::create(&kvm, memory, page_tables, entry, argument)
@@ -318,7 +317,7 @@ fn set_signal_mask(vcpu: &VcpuFd) -> Result<(), Error> {
         /// 8 bytes, not aligned as a number.
         blocked: [u8; 8],
     }
-    let blocked = !(1_u64 << (KICK - 1) | 1 << (SETXID - 1));
+    let blocked = !(1_u64 << (KICK - 1) | 1 << (sys::SETXID - 1));
     let mask = SignalMask { length: 8, blocked: blocked.to_ne_bytes() };
     let fd = u64::from(vcpu.as_raw_fd().cast_unsigned());
     // SAFETY: this is `struct kvm_signal_mask` with a set of 8 bytes behind its length, which the kernel copies.

@@ -144,7 +144,7 @@ impl Supervisor {
             quit: AtomicU32::new(0),
         });
         let argument = (&raw mut *shared).cast();
-        let blocked = sys::BlockedSignals::new();
+        let blocked = sys::BlockedSignals::all();
         // SAFETY: `task::main` keeps the rules; stack, block and argument live until `drop` has reaped it; no
         // signal handler can run in it, since signals are blocked and stay so.
         let result = unsafe {
