@@ -3,6 +3,7 @@
 use crate::{
     backend::{self, Prepared},
     confine::Identity,
+    debug::overseer::Plan,
     device::{Console, Disk, OpenDisk, OpenTap, Tap},
     error::Error,
     guest::Guest,
@@ -56,6 +57,7 @@ pub struct GuestBuilder {
     dumpable: bool,
     isolation: Isolation,
     launch_failure: LaunchFailure,
+    inside: Plan,
 }
 
 /// How a launcher that has taken the place of the program tells that it failed.
@@ -83,6 +85,7 @@ impl GuestBuilder {
             dumpable: false,
             isolation: Isolation::default(),
             launch_failure: LaunchFailure { prefix: None, status: 125 },
+            inside: Plan::default(),
         }
     }
 
@@ -183,6 +186,26 @@ impl GuestBuilder {
         self
     }
 
+    /// Has a core dump written to `directory` when the guest crashes: aborts, faults, or is ended for a call that it may
+    /// not make. See [`Guest::core`] for what became of it, and [`Guest::dump_core`] for one at any other time.
+    ///
+    /// The file is called `core.NAME.PID`, after the guest's [name](Self::name), and belongs to this program's user alone.
+    /// It contains everything that the guest has in memory. The guest's process is open to debuggers of its user then.
+    pub fn core_dumps(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.inside.cores = Some(directory.into());
+        self
+    }
+
+    /// Lets the guest be debugged. It waits at its first instruction until a debugger has connected.
+    ///
+    /// When the debugger leaves or is lost, the guest goes on, and another one may connect. Nothing of this costs a guest
+    /// that is not debugged. [`Guest::pause`] should not be used meanwhile.
+    #[cfg(feature = "gdb")]
+    pub fn gdb(mut self, listener: crate::GdbListener) -> Self {
+        self.inside.gdb = Some(listener);
+        self
+    }
+
     /// More walls.
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = isolation;
@@ -213,7 +236,8 @@ impl GuestBuilder {
     /// of the calling program left. For command lines; supervision and a console with a reader make no sense then
     /// and are ignored.
     ///
-    /// A guest that needs a virtual machine cannot take the place of a process. It is started instead, and returned.
+    /// A guest that needs a virtual machine cannot take the place of a process, and one that is debugged or whose core is
+    /// wanted needs this program. It is started instead, and returned.
     ///
     /// # Errors
     ///
@@ -223,7 +247,7 @@ impl GuestBuilder {
     pub fn exec(self) -> Result<Guest, Error> {
         let runtime = self.runtime.clone();
         let prepared = self.prepare()?;
-        if !backend::can_exec(&prepared.guest) {
+        if !backend::can_exec(&prepared.guest) || !prepared.guest.inside.is_empty() {
             return launch(&runtime, prepared);
         }
         let console = prepared.console.open().map_err(|source| Error::Console { source })?;
@@ -247,6 +271,14 @@ impl GuestBuilder {
         let command_line = CommandLine::from_args(&self.args)?;
         let devices = attach(image.manifest(), self.disks, self.taps)?;
         let name = self.name.unwrap_or_else(|| process_name(&path));
+        if let Some(directory) = &self.inside.cores {
+            crate::debug::core::check(directory)
+                .map_err(|source| Error::CoreDirectory { path: directory.clone(), source })?;
+        }
+        let mut inside = self.inside;
+        if !inside.is_empty() {
+            inside.devices = devices.iter().map(|device| device.describe(image.manifest())).collect();
+        }
         Ok(PreparedWithConsole {
             console: self.console,
             guest: Prepared {
@@ -262,6 +294,7 @@ impl GuestBuilder {
                 dumpable: self.dumpable,
                 isolation: self.isolation,
                 launch_failure: self.launch_failure,
+                inside,
             },
         })
     }
@@ -279,8 +312,9 @@ fn launch(runtime: &Runtime, prepared: PreparedWithConsole) -> Result<Guest, Err
         .map(|(reader, writer)| runtime.feed(reader, writer))
         .transpose()
         .map_err(|source| Error::Console { source })?;
+    let name = prepared.guest.name.clone();
     let running = backend::start(runtime, prepared.guest, console.descriptor)?;
-    Ok(Guest::new(running, console.reader, drained))
+    Ok(Guest::new(running, console.reader, drained, name))
 }
 
 impl<T: Into<PathBuf>> From<T> for Disk {
@@ -311,6 +345,19 @@ pub(crate) struct AttachedDevice {
     /// Index in the manifest.
     pub index: usize,
     pub backing: Backing,
+}
+
+impl AttachedDevice {
+    fn describe(&self, manifest: &Manifest) -> String {
+        let name = manifest.devices().find(|device| device.index == self.index);
+        let name = name.map(|device| device.name.to_string()).unwrap_or_default();
+        match &self.backing {
+            Backing::Disk(disk) => {
+                format!("{name}: block, {} bytes in blocks of {}", disk.capacity, disk.block_size)
+            }
+            Backing::Tap(tap) => format!("{name}: net, address {}, MTU {}", tap.mac, tap.mtu),
+        }
+    }
 }
 
 /// See [`AttachedDevice`].

@@ -109,6 +109,14 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// No core dump could be written there.
+    #[error("core dumps cannot be written to '{}': {source}", path.display())]
+    CoreDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The cgroup.
     #[error("cgroup '{}' cannot be used: {source}", path.display())]
     Cgroup {

@@ -2,6 +2,7 @@
 
 use crate::{
     backend::Running,
+    debug::overseer::Overseer,
     device::{ConsoleReader, Drained},
     error::Error,
     exit::ExitStatus,
@@ -12,6 +13,7 @@ use rustix::{
 };
 use std::{
     os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,6 +27,7 @@ pub struct Guest {
     console: Mutex<Option<ConsoleReader>>,
     drained: Option<Drained>,
     ended: Mutex<Option<(ExitStatus, ResourceUsage)>>,
+    name: String,
 }
 
 /// What a guest has used of the host. What the kernel counts: nothing stands between guest and kernel.
@@ -51,8 +54,9 @@ impl Guest {
         running: Box<dyn Running>,
         console: Option<ConsoleReader>,
         drained: Option<Drained>,
+        name: String,
     ) -> Self {
-        Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None) }
+        Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None), name }
     }
 
     /// Waits until the guest has ended. Can be called again, and from several threads.
@@ -164,6 +168,35 @@ impl Guest {
     #[must_use]
     pub fn is_supervised(&self) -> bool {
         self.running.is_supervised()
+    }
+
+    /// Writes a core dump of the guest as it is now to `directory`: its memory and registers, for debuggers. Returns the
+    /// file's path. The guest stands still meanwhile, and goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the guest has ended, the file cannot be written, or the system does not let this program look into the guest's
+    /// process: without root, [`GuestBuilder::core_dumps`](crate::GuestBuilder::core_dumps) or
+    /// [`dumpable`](crate::GuestBuilder::dumpable) must have been set.
+    pub fn dump_core(&self, directory: impl AsRef<Path>) -> Result<PathBuf, Error> {
+        let directory = directory.as_ref();
+        let result = match &*lock(self.running.overseer()) {
+            Some(overseer) => overseer.dump_core(directory),
+            None => self.running.dump_core(directory, &self.name),
+        };
+        result.map_err(|source| Error::Operation { operation: "write a core of the guest", source })
+    }
+
+    /// The core dump that [`GuestBuilder::core_dumps`](crate::GuestBuilder::core_dumps) asked for; `None` when the guest
+    /// did not crash. Waits for the guest's end, and tells it once.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written.
+    pub fn core(&self) -> Result<Option<PathBuf>, Error> {
+        self.wait()?;
+        let core = lock(self.running.overseer()).as_mut().and_then(Overseer::core).transpose();
+        core.map_err(|source| Error::Operation { operation: "write a core of the guest", source })
     }
 
     /// Lets the guest live on without this handle, and without this program. Returns its process id.

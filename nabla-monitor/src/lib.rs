@@ -40,10 +40,12 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]
+#![cfg_attr(not(feature = "gdb"), allow(dead_code, reason = "some of it is for debuggers alone"))]
 
 mod backend;
 mod config;
 mod confine;
+mod debug;
 mod device;
 mod elf_writer;
 mod error;
@@ -55,6 +57,8 @@ mod probe;
 mod runtime;
 mod sys;
 
+#[cfg(feature = "gdb")]
+pub use crate::debug::gdb::GdbListener;
 pub use crate::{
     config::{GuestBuilder, Isolation, Supervision},
     confine::Identity,

@@ -5,6 +5,7 @@ pub(crate) mod process;
 
 use crate::{
     config::{AttachedDevice, Isolation, LaunchFailure, Supervision},
+    debug::overseer::{Overseer, Plan},
     error::Error,
     exit::ExitStatus,
     guest::ResourceUsage,
@@ -16,7 +17,8 @@ use std::{
     fs::File,
     io,
     os::fd::{BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 /// A guest with everything opened and checked.
@@ -35,6 +37,7 @@ pub(crate) struct Prepared {
     pub dumpable: bool,
     pub isolation: Isolation,
     pub launch_failure: LaunchFailure,
+    pub inside: Plan,
 }
 
 /// A guest that a backend runs.
@@ -46,6 +49,10 @@ pub(crate) trait Running: Debug + Send + Sync {
     fn pause(&self) -> io::Result<()>;
     fn resume(&self) -> io::Result<()>;
     fn usage(&self) -> io::Result<ResourceUsage>;
+    /// Who looks after it, if it was started so. Taken when the guest has ended.
+    fn overseer(&self) -> &Mutex<Option<Overseer>>;
+    /// Writes a core of a guest that nobody looks after.
+    fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf>;
     /// Takes the status of a guest that has ended. Called once.
     fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error>;
     /// Lets the guest live on. Otherwise dropping this kills it, and waits until it is gone.
@@ -61,11 +68,15 @@ pub(crate) fn check_abi(abi: Abi, path: &Path) -> Result<(), Error> {
 }
 
 /// Starts a guest whose ABI [`check_abi`] let through.
-pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Result<Box<dyn Running>, Error> {
+pub(crate) fn start(
+    runtime: &Runtime,
+    mut guest: Prepared,
+    console: OwnedFd,
+) -> Result<Box<dyn Running>, Error> {
     if guest.image.abi().needs_kvm() {
         return Ok(Box::new(kvm::start(runtime, guest, console)?));
     }
-    Ok(Box::new(process::start(runtime, &guest, &console)?))
+    Ok(Box::new(process::start(runtime, &mut guest, &console)?))
 }
 
 /// Whether the calling process can become this guest.

@@ -5,6 +5,7 @@
 //! `KVM_RUN` lets it through, by its own mask, and then returns instead of running any handler. So no handler is
 //! installed, and a signal that comes too early makes the next `KVM_RUN` return at once.
 
+use super::inspect::Port;
 use crate::sys;
 use rustix::{
     event::{EventfdFlags, eventfd},
@@ -32,6 +33,8 @@ pub struct Control {
     state: Mutex<State>,
     changed: Condvar,
     wake: OwnedFd,
+    /// Where it stands still for those who look into the guest.
+    pub port: Port,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl Control {
     pub fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let state = State { wanted: Wanted::Run, paused: false, thread: None, ended: false };
-        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake })
+        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake, port: Port::new()? })
     }
 
     /// Readable when the thread should [attend](Self::attend).
@@ -96,6 +99,7 @@ impl Control {
         state.wanted = Wanted::Kill;
         self.kick(&state);
         drop(state);
+        self.port.close();
         self.changed.notify_all();
     }
 
@@ -119,6 +123,11 @@ impl Control {
         self.changed.notify_all();
         let still = |state: &mut State| state.wanted == Wanted::Run && state.paused && !state.ended;
         drop(self.changed.wait_while(state, still));
+    }
+
+    /// Has the thread see that somebody wants to look into the guest.
+    pub fn wake_up(&self) {
+        self.kick(&self.lock());
     }
 
     /// The thread's id, as long as it runs.

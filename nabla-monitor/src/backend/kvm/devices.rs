@@ -37,9 +37,14 @@ enum Device {
     Net { descriptor: OwnedFd },
 }
 
-/// Somebody wants the guest to end.
+/// Why a wait came to no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Killed;
+pub enum Interrupted {
+    /// Somebody wants the guest to end.
+    Killed,
+    /// Somebody wants to look into the guest.
+    Look,
+}
 
 /// All devices of a guest.
 #[derive(Debug)]
@@ -115,7 +120,7 @@ impl Devices {
     }
 
     /// Writes all of it. What a console does not take is lost, as it is for a process whose reader went away.
-    pub fn console_write(&self, bytes: &VolatileSlice<'_>, control: &Control) -> Result<(), Killed> {
+    pub fn console_write(&self, bytes: &VolatileSlice<'_>, control: &Control) -> Result<(), Interrupted> {
         let mut done = 0;
         while done < bytes.len() {
             let mut length = bytes.len() - done;
@@ -128,7 +133,7 @@ impl Devices {
                 let _ = poll(&mut set, None);
                 let (writable, woken) = (!set[0].revents().is_empty(), !set[1].revents().is_empty());
                 if woken && !control.attend() {
-                    return Err(Killed);
+                    return Err(Interrupted::Killed);
                 }
                 if !writable {
                     continue;
@@ -146,7 +151,7 @@ impl Devices {
     }
 
     /// Waits at most this long for a network interface to be readable. Returns the set of those that are, by index.
-    pub fn wait(&mut self, timeout: Duration, control: &Control) -> Result<u64, Killed> {
+    pub fn wait(&mut self, timeout: Duration, control: &Control) -> Result<u64, Interrupted> {
         let deadline = (!timeout.is_zero()).then(|| Instant::now().checked_add(timeout));
         loop {
             let left = match deadline {
@@ -168,7 +173,10 @@ impl Devices {
                 }
             }
             if woken && !control.attend() {
-                return Err(Killed);
+                return Err(Interrupted::Killed);
+            }
+            if woken && control.port.wants_stop() {
+                return Err(Interrupted::Look);
             }
             if ready != 0 || left == Some(Duration::ZERO) || matches!(waited, Err(e) if e != Errno::INTR) {
                 return Ok(ready);

@@ -15,6 +15,12 @@ use std::{collections::BTreeMap, io, os::fd::RawFd};
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
+/// For those who look into the guest.
+const KVM_GET_XSAVE: u64 = 0x9000_aea4;
+const KVM_SET_XSAVE: u64 = 0x5000_aea5;
+const KVM_GET_DEBUGREGS: u64 = 0x8080_aea1;
+const KVM_SET_DEBUGREGS: u64 = 0x4080_aea2;
+const LOOK: [u64; 4] = [KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS];
 
 /// The descriptors that the thread uses.
 #[derive(Debug, Clone)]
@@ -25,6 +31,8 @@ pub struct FilterConfig {
     pub exit: RawFd,
     /// Becomes readable when somebody wants something of the thread.
     pub wake: RawFd,
+    /// Becomes readable when the thread stands still for somebody who looks into the guest.
+    pub look: RawFd,
     pub devices: DeviceDescriptors,
 }
 
@@ -68,6 +76,7 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
     };
     let requests = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
         .into_iter()
+        .chain(LOOK)
         .map(|request| SeccompRule::new(vec![is(0, vcpu)?, SeccompCondition::new(1, Dword, EQ, request)?]))
         .collect::<Result<_, _>>()?;
     let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets].concat();
@@ -75,7 +84,7 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
     for (number, rule) in [
         (IOCTL, requests),
         (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
-        (nr::WRITE, on(&joined(&[nets, &[*console, config.exit]]))?),
+        (nr::WRITE, on(&joined(&[nets, &[*console, config.exit, config.look]]))?),
         (EPOLL_PWAIT, on(&[*waitset])?),
         (EPOLL_PWAIT2, on(&[*waitset])?),
         (nr::CLOSE, on(&used)?),
@@ -141,7 +150,7 @@ mod tests {
 
     fn config() -> FilterConfig {
         let devices = DeviceDescriptors { console: 1, waitset: 9, disks: vec![20, 21], nets: vec![30] };
-        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, devices }
+        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, devices }
     }
 
     /// Runs the filter as the kernel does (classic BPF, as far as seccomp filters use it). True when it allows.
@@ -183,7 +192,7 @@ mod tests {
         let program = build(&config()).unwrap();
         for (number, allowed) in [
             (nr::READ, &[8, 30][..]),
-            (nr::WRITE, &[1, 5, 30]),
+            (nr::WRITE, &[1, 5, 11, 30]),
             (nr::PREAD64, &[20, 21]),
             (extra::PWRITE64, &[20, 21]),
             (EPOLL_PWAIT, &[9]),
@@ -199,7 +208,7 @@ mod tests {
     #[test]
     fn the_processor_can_be_run_and_looked_at_and_no_more() {
         let program = build(&config()).unwrap();
-        for request in [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS] {
+        for request in [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS].into_iter().chain(LOOK) {
             assert!(allows(&program, extra::IOCTL, [7, request, 0, 0, 0, 0]));
         }
         for (fd, request) in [

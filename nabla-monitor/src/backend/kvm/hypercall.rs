@@ -6,7 +6,7 @@
 
 use super::{
     control::Control,
-    devices::{self, Devices, Killed},
+    devices::{self, Devices, Interrupted},
     memory::{Access, BadAccess, GuestMemory},
 };
 use nabla_core::abi::hvt::{
@@ -32,11 +32,16 @@ pub enum Outcome {
     },
     /// Somebody wants it to end.
     Killed,
+    /// Somebody wants to look into the guest; the call is to be made again after that.
+    Look,
 }
 
-impl From<Killed> for Outcome {
-    fn from(_: Killed) -> Self {
-        Self::Killed
+impl From<Interrupted> for Outcome {
+    fn from(interrupted: Interrupted) -> Self {
+        match interrupted {
+            Interrupted::Killed => Self::Killed,
+            Interrupted::Look => Self::Look,
+        }
     }
 }
 
@@ -88,7 +93,7 @@ fn poll(
     let Poll { timeout_nsecs, .. } = memory.read(address)?;
     let ready = match devices.wait(Duration::from_nanos(timeout_nsecs), control) {
         Ok(ready) => ready,
-        Err(killed) => return Ok(killed.into()),
+        Err(interrupted) => return Ok(interrupted.into()),
     };
     let count = ready.count_ones().cast_signed();
     memory.write(address + offset_of!(Poll, ready_set) as u64, &ready)?;

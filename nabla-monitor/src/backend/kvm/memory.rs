@@ -101,6 +101,16 @@ impl GuestMemory {
         self.mapping.write_slice(bytes, GuestAddress(address)).map_err(io::Error::other)
     }
 
+    /// What is at `address`, as far as there is memory, whatever the guest may do there.
+    pub fn peek(&self, address: u64, bytes: &mut [u8]) -> usize {
+        self.mapping.read(bytes, GuestAddress(address)).unwrap_or(0)
+    }
+
+    /// What the guest may do with each part.
+    pub fn regions(&self) -> &[PageRange] {
+        &self.regions
+    }
+
     fn raw(&self, address: u64, length: usize) -> Option<VolatileSlice<'_>> {
         self.mapping.get_slice(GuestAddress(address), length).ok()
     }

@@ -7,6 +7,7 @@ mod devices;
 mod emulate;
 mod filter;
 mod hypercall;
+mod inspect;
 mod memory;
 mod running;
 mod vcpu;
@@ -15,6 +16,7 @@ mod vm;
 use self::{
     devices::Devices,
     filter::FilterConfig,
+    inspect::{Inspector, Watched},
     memory::{GuestMemory, MemoryOptions},
     running::{KvmGuest, Shared},
     vcpu::Vcpu,
@@ -73,8 +75,18 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         vm,
         exit: shared.exit_descriptor(),
         wake: shared.control.wake().as_raw_fd(),
+        look: shared.control.port.event().as_raw_fd(),
         devices: devices.descriptors(),
     })
     .map_err(|e| cannot("build the system call filter", io::Error::other(e)))?;
-    KvmGuest::start(&guest.name, Vcpu::new(machine, devices), shared, &memory, filter, runtime.landlock_abi())
+    let overseer = if guest.inside.is_empty() {
+        None
+    } else {
+        let watched = if guest.inside.stops_at_entry() { Watched::Traps } else { Watched::End };
+        let inspector = Inspector::new(&shared, &memory, watched);
+        let overseer = guest.inside.start(&guest.name, std::process::id(), inspector, |_| Ok(()));
+        Some(overseer.map_err(|e| cannot("start a thread that looks into the guest", e))?)
+    };
+    let vcpu = Vcpu::new(machine, devices);
+    KvmGuest::start(&guest.name, vcpu, shared, &memory, filter, runtime.landlock_abi(), overseer)
 }

@@ -1,13 +1,31 @@
 //! A running guest, as the rest of the program sees it.
 
-use super::{control::Control, filter, memory::GuestMemory, vcpu::Vcpu, vm::Machine};
-use crate::{backend::Running, error::Error, exit::ExitStatus, guest::ResourceUsage, sys};
+use super::{
+    control::Control,
+    filter,
+    inspect::{Inspector, Watched},
+    memory::GuestMemory,
+    vcpu::{Vcpu, end_of},
+    vm::Machine,
+};
+use crate::{
+    backend::Running,
+    debug::{
+        Debuggee, End, core,
+        overseer::{self, Overseer},
+    },
+    error::Error,
+    exit::{ExitStatus, SIGKILL},
+    guest::ResourceUsage,
+    sys,
+};
 use rustix::event::{EventfdFlags, eventfd};
 use seccompiler::BpfProgram;
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -22,6 +40,7 @@ pub(crate) struct KvmGuest {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     memory: Weak<GuestMemory>,
+    overseer: Mutex<Option<Overseer>>,
     /// The process that may end it: not a fork of it.
     owner: i32,
 }
@@ -70,6 +89,7 @@ impl KvmGuest {
         memory: &Arc<GuestMemory>,
         filter: BpfProgram,
         landlock_abi: Option<u32>,
+        overseer: Option<Overseer>,
     ) -> Result<Self, Error> {
         let (ready, confined) = mpsc::sync_channel(1);
         let theirs = Arc::clone(&shared);
@@ -91,16 +111,23 @@ impl KvmGuest {
         drop(blocked);
         let cannot =
             |step: &str, source| Error::Launch { step: step.to_owned(), source, hint: String::new() };
-        let thread = thread.map_err(|source| cannot("start a thread for the guest", source))?;
+        // Whoever wants to look into it waits for its end.
+        let gone = || shared.control.port.end(End::Signal(SIGKILL));
+        let thread = thread.map_err(|source| {
+            gone();
+            cannot("start a thread for the guest", source)
+        })?;
         let confined = confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")));
         if let Err(source) = confined {
             let _ = thread.join();
+            gone();
             return Err(cannot("confine the guest's thread", source));
         }
         Ok(Self {
             shared,
             thread: Mutex::new(Some(thread)),
             memory: Arc::downgrade(memory),
+            overseer: Mutex::new(overseer),
             owner: own_pid(),
         })
     }
@@ -120,9 +147,11 @@ fn run(mut vcpu: Vcpu, shared: &Shared) {
         Err(_) => Err("the monitor failed while it served the guest".to_owned()),
     };
     let usage = thread_usage(vcpu.memory());
+    let end = result.as_ref().map_or(End::Signal(SIGKILL), |status| end_of(*status));
     // Disks are closed, and with that unlocked, before anybody hears of the end.
     let machine: Machine = vcpu.into_machine();
     shared.finish(result, usage);
+    shared.control.port.end(end);
     // Giving the memory back takes a while, for which nobody has to wait.
     drop(machine);
 }
@@ -196,6 +225,18 @@ impl Running for KvmGuest {
             Some(Ending { result: Err(text), .. }) => Err(failed(text)),
             None => Err(failed("its thread has ended without saying why")),
         }
+    }
+
+    fn overseer(&self) -> &Mutex<Option<Overseer>> {
+        &self.overseer
+    }
+
+    fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf> {
+        let memory = self.memory.upgrade().ok_or_else(overseer::ended)?;
+        let mut inspector = Inspector::new(&self.shared, &memory, Watched::No);
+        let written = core::write_of_running(directory, name, self.pid(), &mut inspector);
+        inspector.let_go()?;
+        written
     }
 
     fn detach(&self) -> io::Result<()> {

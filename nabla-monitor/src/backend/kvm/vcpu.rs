@@ -1,5 +1,9 @@
 //! The loop that runs a guest: out of the guest, see what it wants, back in.
 
+mod debug;
+
+pub(super) use debug::end_of;
+
 use super::{
     arch,
     control::Control,
@@ -43,11 +47,21 @@ pub struct Vcpu {
     machine: Machine,
     devices: Devices,
     cpu: Cpu,
+    /// Whether the guest's registers are those of `cpu` now, and not those of the virtual processor.
+    in_frame: bool,
+    /// It is to stop after one instruction.
+    stepping: bool,
 }
 
 impl Vcpu {
     pub fn new(machine: Machine, devices: Devices) -> Self {
-        Self { machine, devices, cpu: Cpu::new(kvm_bindings::kvm_regs::default()) }
+        Self {
+            machine,
+            devices,
+            cpu: Cpu::new(kvm_bindings::kvm_regs::default()),
+            in_frame: false,
+            stepping: false,
+        }
     }
 
     /// Gives back the machine; the devices are closed.
@@ -61,11 +75,20 @@ impl Vcpu {
 
     /// Runs the guest to its end. An error is one of KVM or of this program, not of the guest.
     pub fn run(&mut self, control: &Control) -> io::Result<ExitStatus> {
+        let status = self.run_to_end(control)?;
+        self.show_end(status, control)?;
+        Ok(status)
+    }
+
+    fn run_to_end(&mut self, control: &Control) -> io::Result<ExitStatus> {
         loop {
+            if control.port.wants_stop() {
+                self.stop_if_possible(&control.port)?;
+            }
             let ended = match self.enter()? {
-                Exit::Out { port, value } => self.hypercall(port, value, control),
+                Exit::Out { port, value } => self.hypercall(port, value, control)?,
                 Exit::OtherPort(port) => Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort)),
-                Exit::Halted => self.exception()?,
+                Exit::Halted => self.exception(control)?,
                 Exit::Interrupted => (!control.attend()).then_some(ExitStatus::Killed(SIGKILL)),
                 Exit::CannotEmulate => {
                     self.cpu.regs = self.machine.vcpu.get_regs().map_err(system)?;
@@ -81,6 +104,7 @@ impl Vcpu {
 
     /// Lets the guest run until it wants something.
     fn enter(&mut self) -> io::Result<Exit> {
+        self.in_frame = false;
         let vcpu = &mut self.machine.vcpu;
         let exit = match vcpu.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
@@ -119,20 +143,28 @@ impl Vcpu {
         Ok(exit)
     }
 
-    fn hypercall(&mut self, port: u16, value: u32, control: &Control) -> Option<ExitStatus> {
+    fn hypercall(&mut self, port: u16, value: u32, control: &Control) -> io::Result<Option<ExitStatus>> {
         let Some(call) = Hypercall::from_port(port) else {
-            return Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort));
+            return Ok(Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort)));
         };
-        match hypercall::handle(call, u64::from(value), &self.machine.memory, &mut self.devices, control) {
-            Ok(Outcome::Continue) => None,
-            Ok(Outcome::Killed) => Some(ExitStatus::Killed(SIGKILL)),
-            Ok(Outcome::Halt { status }) => Some(match status.to_le_bytes()[0] {
-                low if i32::from(low) == EXIT_ABORT => ExitStatus::Aborted,
-                low => ExitStatus::Exited(low),
-            }),
-            Err(BadAccess { address, .. }) => {
-                Some(self.bad_hypercall(port, HypercallMistake::Memory { address }))
-            }
+        loop {
+            let memory = &self.machine.memory;
+            let outcome = hypercall::handle(call, u64::from(value), memory, &mut self.devices, control);
+            return Ok(match outcome {
+                Ok(Outcome::Continue) => None,
+                Ok(Outcome::Look) => {
+                    self.stop_in_call(&control.port)?;
+                    continue;
+                }
+                Ok(Outcome::Killed) => Some(ExitStatus::Killed(SIGKILL)),
+                Ok(Outcome::Halt { status }) => Some(match status.to_le_bytes()[0] {
+                    low if i32::from(low) == EXIT_ABORT => ExitStatus::Aborted,
+                    low => ExitStatus::Exited(low),
+                }),
+                Err(BadAccess { address, .. }) => {
+                    Some(self.bad_hypercall(port, HypercallMistake::Memory { address }))
+                }
+            });
         }
     }
 
@@ -172,8 +204,12 @@ impl Vcpu {
     }
 
     /// The guest is in the stub: what happened, and what does the guest get to see of it?
-    fn exception(&mut self) -> io::Result<Option<ExitStatus>> {
+    fn exception(&mut self, control: &Control) -> io::Result<Option<ExitStatus>> {
         let exception = self.read_frame()?;
+        self.in_frame = true;
+        if exception.trap && self.stop_for_trap(exception, &control.port)? {
+            return Ok(None);
+        }
         let memory = &self.machine.memory;
         let step = match exception.vector {
             vector::PAGE_FAULT => Step::Raise(exception),

@@ -2,6 +2,7 @@
 
 mod arch;
 mod filter;
+mod inspect;
 mod launch;
 mod load;
 mod memfd;
@@ -12,15 +13,20 @@ pub(crate) mod syscall_names;
 
 use self::{
     filter::{FilterConfig, FilterDevice},
+    inspect::Inspector,
     launch::{CONSOLE, Descriptors, FIRST_DEVICE, LAUNCH_FILE, LaunchConfig, LaunchFile, REPORT},
     running::ProcessGuest,
     spawn::Stage,
-    supervisor::{Request, Slot},
+    supervisor::{HOLD_ENDS, HOLD_SIGNALS, Request, Slot, Supervisor},
 };
 use super::Prepared;
 use crate::{
     config::{Backing, LaunchFailure, Supervision},
     confine::namespaces,
+    debug::{
+        Debuggee, Resume,
+        overseer::{Overseer, Plan},
+    },
     error::Error,
     host,
     runtime::Runtime,
@@ -34,13 +40,19 @@ use std::{
     fs::OpenOptions,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 /// Starts a guest in a process of its own.
-pub(crate) fn start(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Result<ProcessGuest, Error> {
+pub(crate) fn start(
+    runtime: &Runtime,
+    guest: &mut Prepared,
+    console: &OwnedFd,
+) -> Result<ProcessGuest, Error> {
     runtime.note_oom_kills();
-    let launch = Launch::new(runtime, guest, None)?;
+    let inside = std::mem::take(&mut guest.inside);
+    let guest = &*guest;
+    let launch = Launch::new(runtime, guest, !inside.is_empty(), None)?;
     let (reader, writer) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot("create a pipe", errno.into()))?;
     let supervisor = runtime.supervisor().map_err(|source| cannot("start the supervisor", source))?;
@@ -54,8 +66,12 @@ pub(crate) fn start(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> R
     let descriptors = launch.descriptors(guest, console.as_fd(), writer.as_fd(), cgroup_descriptor);
 
     let slot = Arc::new(Slot::new());
-    let trace = guest.supervision != Some(Supervision::None);
-    let must_trace = guest.supervision == Some(Supervision::Full);
+    let trace = guest.supervision != Some(Supervision::None) || !inside.is_empty();
+    let must_trace = guest.supervision == Some(Supervision::Full) || !inside.is_empty();
+    if !inside.is_empty() {
+        let signals = if inside.stops_at_entry() { HOLD_SIGNALS } else { 0 };
+        slot.hold.store(HOLD_ENDS | signals, SeqCst);
+    }
     let mut request = Request::new(&slot, namespaces, trace, must_trace);
     let pidfd =
         supervisor.start(&mut request, &descriptors).map_err(|(stage, source)| stage_error(stage, source))?;
@@ -64,9 +80,37 @@ pub(crate) fn start(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> R
     }
     drop(writer);
     let cgroup = guest.isolation.cgroup.clone();
-    let running = ProcessGuest::new(runtime.clone(), request.pid, pidfd, supervisor, slot, cgroup);
+    let overseer = oversee(guest, inside, &supervisor, &slot, request.pid);
+    let memory = guest.memory.as_u64();
+    let running = ProcessGuest::new(runtime.clone(), request.pid, pidfd, supervisor, slot, cgroup, memory);
+    running.set_overseer(overseer.map_err(|source| cannot("look into the guest", source))?);
     launch.await_report(&reader, &running)?;
     Ok(running)
+}
+
+/// Has somebody look after the guest, who takes it through its launcher.
+fn oversee(
+    guest: &Prepared,
+    inside: Plan,
+    supervisor: &Arc<Supervisor>,
+    slot: &Arc<Slot>,
+    pid: i32,
+) -> io::Result<Option<Overseer>> {
+    if inside.is_empty() {
+        return Ok(None);
+    }
+    let inspector = Inspector::new(supervisor, slot, pid, guest.memory.as_u64())?;
+    let entry = guest.image.entry();
+    let debugged = inside.stops_at_entry();
+    inside
+        .start(&guest.name, pid.cast_unsigned(), inspector, move |inspector| {
+            if debugged {
+                inspector.step_to(entry)
+            } else {
+                inspector.resume(Resume::Continue { signal: None })
+            }
+        })
+        .map(Some)
 }
 
 /// Makes the calling process the guest.
@@ -74,7 +118,7 @@ pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Er
     let result = (|| {
         let LaunchFailure { prefix, status } = &guest.launch_failure;
         let prefix = prefix.clone().unwrap_or_else(|| format!("nabla: {}: ", guest.name));
-        let launch = Launch::new(runtime, guest, Some((&prefix, *status)))?;
+        let launch = Launch::new(runtime, guest, false, Some((&prefix, *status)))?;
         let report: OwnedFd = match io::stderr().as_fd().try_clone_to_owned() {
             Ok(report) => report,
             Err(_) => null_device()?,
@@ -132,7 +176,12 @@ struct Launch {
 }
 
 impl Launch {
-    fn new(runtime: &Runtime, guest: &Prepared, as_text: Option<(&str, u8)>) -> Result<Self, Error> {
+    fn new(
+        runtime: &Runtime,
+        guest: &Prepared,
+        inspected: bool,
+        as_text: Option<(&str, u8)>,
+    ) -> Result<Self, Error> {
         let (manifest, devices) = number_devices(guest);
         let descriptors = Descriptors::for_devices(devices.len());
         let filter = FilterConfig { epollfd: descriptors.epoll, timerfd: descriptors.timer, devices };
@@ -147,7 +196,7 @@ impl Launch {
             memory: guest.memory.as_u64(),
             exec_heap: guest.exec_heap,
             huge_pages: guest.huge_pages,
-            dumpable: guest.dumpable,
+            dumpable: guest.dumpable || inspected,
             joins_cgroup: guest.isolation.cgroup.is_some(),
             name: &guest.name,
             // A program on a command line dies when the next one in the pipeline does; a guest of a host program

@@ -1,8 +1,10 @@
 //! A guest's process, seen from the host program.
 
+use super::inspect::Inspector;
 use super::supervisor::{Ending, RawUsage, Report, Slot, Supervisor, own_pid};
 use crate::{
     backend::Running,
+    debug::{Debuggee, core, overseer::Overseer},
     error::Error,
     exit::{Denied, ExitStatus, Fault, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
     guest::ResourceUsage,
@@ -17,7 +19,7 @@ use rustix::{
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -41,6 +43,9 @@ pub(crate) struct ProcessGuest {
     detached: AtomicBool,
     /// Held while the guest is being paused or resumed: each would undo the other's signal.
     stopping: Mutex<()>,
+    /// Size of its memory in bytes.
+    memory: u64,
+    overseer: Mutex<Option<Overseer>>,
 }
 
 impl ProcessGuest {
@@ -51,6 +56,7 @@ impl ProcessGuest {
         supervisor: Arc<Supervisor>,
         slot: Arc<Slot>,
         cgroup: Option<PathBuf>,
+        memory: u64,
     ) -> Self {
         let cgroup = cgroup.map(|path| {
             let kills = host::cgroup_oom_kills(&path);
@@ -68,7 +74,13 @@ impl ProcessGuest {
             killed_by_us,
             detached,
             stopping: Mutex::new(()),
+            memory,
+            overseer: Mutex::new(None),
         }
+    }
+
+    pub(super) fn set_overseer(&self, overseer: Option<Overseer>) {
+        *self.overseer.lock().unwrap_or_else(PoisonError::into_inner) = overseer;
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -135,6 +147,8 @@ impl Running for ProcessGuest {
 
     fn kill(&self) -> io::Result<()> {
         self.killed_by_us.store(true, SeqCst);
+        // Nobody looks at this end.
+        self.slot.hold.store(0, SeqCst);
         // A program that has given up root may not kill what it started before; the supervisor may.
         if self.signal(Signal::KILL).is_err() {
             self.supervisor.kill(&self.slot);
@@ -188,7 +202,22 @@ impl Running for ProcessGuest {
         }
     }
 
+    fn overseer(&self) -> &Mutex<Option<Overseer>> {
+        &self.overseer
+    }
+
+    fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf> {
+        if !self.is_supervised() {
+            return Err(io::Error::other("the guest is not supervised"));
+        }
+        let mut inspector = Inspector::of_running(&self.supervisor, &self.slot, self.pid, self.memory)?;
+        let result = core::write_of_running(directory, name, self.pid(), &mut inspector);
+        inspector.let_go()?;
+        result
+    }
+
     fn detach(&self) -> io::Result<()> {
+        self.slot.hold.store(0, SeqCst);
         self.supervisor.detach(&self.slot);
         if self.slot.released.load(SeqCst) == 0 {
             return Err(io::Error::other("its supervisor has been killed, and the guest with it"));
@@ -243,7 +272,7 @@ fn is_stopped(pid: i32) -> io::Result<bool> {
 }
 
 /// What `/proc` says of a running process.
-fn usage_of(pid: i32) -> io::Result<ResourceUsage> {
+pub(super) fn usage_of(pid: i32) -> io::Result<ResourceUsage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let fields = stat_fields(&stat)?;

@@ -10,16 +10,22 @@
 //! executes anything, so its own exit signal stays 0 and nobody's `wait` sees it. One serves every guest of a
 //! `Runtime`. It ends with the host program, however that ends, and takes the guests with it.
 
+pub mod command;
 mod peak;
 mod slot;
 mod start;
 mod task;
 
 pub use self::{
-    slot::{Ending, RawUsage, Report, Slot},
+    slot::{Ending, HOLD_ENDS, HOLD_SIGNALS, HOLD_STOPS, RawUsage, Report, Slot},
     start::Request,
+    task::{
+        PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP, PTRACE_GETEVENTMSG, PTRACE_GETREGS,
+        PTRACE_GETSIGINFO, PTRACE_INTERRUPT, PTRACE_LISTEN,
+    },
 };
 
+use self::{command::Command, start::Subject};
 use super::{arch, spawn::Stage};
 use crate::sys::{self, nr, syscall};
 use rustix::{
@@ -180,7 +186,8 @@ impl Supervisor {
         if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err((Stage::MoveDescriptors, Errno::MFILE.into()));
         }
-        self.send(ptr::from_mut(request), &mut control).map_err(|errno| lost(errno.into()))?;
+        self.send(ptr::from_mut(request).cast(), Subject::Start, &mut control)
+            .map_err(|errno| lost(errno.into()))?;
         let socket = self.socket.as_ref().ok_or_else(|| lost(Errno::BADF.into()))?;
         let mut answer = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -211,20 +218,57 @@ impl Supervisor {
 
     fn send(
         &self,
-        request: *mut Request,
+        about: *mut std::ffi::c_void,
+        subject: Subject,
         control: &mut SendAncillaryBuffer<'_, '_, '_>,
     ) -> Result<(), Errno> {
         let socket = self.socket.as_ref().ok_or(Errno::BADF)?;
-        let bytes = request.expose_provenance().to_ne_bytes();
-        rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(&bytes)], control, SendFlags::NOSIGNAL))?;
+        let (address, subject) = (about.expose_provenance().to_ne_bytes(), (subject as u64).to_ne_bytes());
+        let message = [IoSlice::new(&address), IoSlice::new(&subject)];
+        rustix::io::retry_on_intr(|| sendmsg(socket, &message, control, SendFlags::NOSIGNAL))?;
         Ok(())
+    }
+
+    /// Has it make one request about a guest that it traces. `event` comes with [`command::WATCH`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the request; `ESRCH` when the guest has ended or is not stopped, or there is no supervisor any more.
+    ///
+    /// # Safety
+    ///
+    /// `data` must suit the request.
+    pub unsafe fn command(
+        &self,
+        slot: &Slot,
+        request: u64,
+        address: u64,
+        data: u64,
+        event: Option<BorrowedFd<'_>>,
+    ) -> Result<u64, Errno> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut command = Command { slot, request, address, data, result: 0 };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = event.as_slice();
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(Errno::INVAL);
+        }
+        self.send((&raw mut command).cast(), Subject::Command, &mut control)?;
+        let socket = self.socket.as_ref().ok_or(Errno::BADF)?;
+        let received = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut [0_u8; 1]))?;
+        if received == 0 {
+            return Err(Errno::SRCH);
+        }
+        // SAFETY: the supervisor has written it, and is done with it.
+        sys::check(unsafe { ptr::read_volatile(&raw const command.result) })
     }
 
     /// Makes it look at the slots' flags. By a message and not a signal: a program that has given up root may not
     /// send it any.
-    fn wake(&self) {
+    pub fn wake(&self) {
         // If it is gone, there is nobody to look.
-        let _ = self.send(ptr::null_mut(), &mut SendAncillaryBuffer::default());
+        let _ = self.send(ptr::null_mut(), Subject::Wake, &mut SendAncillaryBuffer::default());
     }
 
     /// Whether it runs as the same user as this program now does. Otherwise a program that has given up root would

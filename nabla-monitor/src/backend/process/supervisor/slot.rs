@@ -10,6 +10,14 @@ use std::{
     sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering::SeqCst},
 };
 
+/// In [`Slot::hold`]: before its launcher's first instruction, and when it ends.
+pub const HOLD_ENDS: u32 = 1;
+/// In [`Slot::hold`]: at every signal, too.
+pub const HOLD_SIGNALS: u32 = 2;
+
+/// In [`Slot::hold`]: when somebody has asked for it, or paused it.
+pub const HOLD_STOPS: u32 = 4;
+
 /// One guest. Owned by the host program, which keeps it from the request to start the guest until
 /// [`Slot::released`] is set; the supervisor uses it in between.
 #[derive(Debug)]
@@ -24,6 +32,15 @@ pub struct Slot {
     pub detach: AtomicU32,
     /// Set by the host program: the supervisor shall kill the guest.
     pub kill: AtomicU32,
+    /// Set by the host program: at which stops the supervisor shall hold the guest (`HOLD_*`).
+    pub hold: AtomicU32,
+    /// 1 while it is held.
+    pub held: AtomicU32,
+    /// The wait status with which it stopped last while it was to be held.
+    pub held_status: AtomicU32,
+    /// The supervisor's descriptor of an event that tells of such stops and of the end; -1 when there is none. Only the
+    /// supervisor touches it.
+    pub event: AtomicI32,
     /// Futex: 1 once the supervisor is done with this slot for good.
     pub released: AtomicU32,
     /// Next in the supervisor's list. Only the supervisor touches it.
@@ -88,6 +105,10 @@ impl Slot {
             stopped: AtomicU32::new(0),
             detach: AtomicU32::new(0),
             kill: AtomicU32::new(0),
+            hold: AtomicU32::new(0),
+            held: AtomicU32::new(0),
+            held_status: AtomicU32::new(0),
+            event: AtomicI32::new(-1),
             released: AtomicU32::new(0),
             next: AtomicPtr::new(ptr::null_mut()),
             ending: UnsafeCell::new(ending),

@@ -5,9 +5,12 @@ use super::{
         arch::{self, LAUNCH_FAILED},
         spawn::{Child, Move, Stage, become_launcher},
     },
-    Shared, number,
+    Shared, command, number,
     slot::Slot,
-    task::{PR_SET_PDEATHSIG, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, kill, ptrace},
+    task::{
+        PR_SET_PDEATHSIG, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXEC, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, kill,
+        ptrace,
+    },
 };
 use crate::{
     exit::SIGKILL,
@@ -52,21 +55,41 @@ impl Request {
     }
 }
 
-/// Receives a request and carries it out. Returns the slot of the guest that runs now, or null (a request without an
-/// address is only to wake). `None` when the host program has closed its end.
+/// What a message of the host program is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Subject {
+    /// Slots have changed.
+    Wake = 0,
+    /// A [`Request`] to start a guest.
+    Start = 1,
+    /// A [`Command`](super::command::Command) about a guest.
+    Command = 2,
+}
+
+/// Receives a message and does what it says. Returns the slot of a guest that runs now, or null. `None` when the host
+/// program has closed its end.
 pub fn serve(shared: &Shared) -> Option<*mut Slot> {
     let mut descriptors = [-1; MAX_DESCRIPTORS + 1];
-    let (request, count) = receive(shared.socket, &mut descriptors)?;
-    if request.is_null() {
-        return Some(ptr::null_mut());
+    let (address, subject, count) = receive(shared.socket, &mut descriptors)?;
+    if subject == Subject::Start as u64 {
+        // SAFETY: the address came from the host program over a socket that nobody else has, and the host program keeps
+        // the request until it has the answer.
+        return Some(serve_start(shared, unsafe { &mut *address.cast() }, &descriptors[..count]));
     }
-    // SAFETY: the address came from the host program over a socket that nobody else has, and the host program keeps
-    // the request until it has the answer.
-    let request = unsafe { &mut *request };
+    if subject == Subject::Command as u64 {
+        // SAFETY: as above.
+        command::carry_out(unsafe { &mut *address.cast() }, descriptors[0]);
+        answer(shared.socket, -1);
+    }
+    Some(ptr::null_mut())
+}
+
+fn serve_start(shared: &Shared, request: &mut Request, descriptors: &[i32]) -> *mut Slot {
     let mut pidfd = -1;
-    start(shared, request, &descriptors[..count], &mut pidfd);
+    start(shared, request, descriptors, &mut pidfd);
     let slot = if request.failed.is_none() { request.slot.cast_mut() } else { ptr::null_mut() };
-    for &descriptor in &descriptors[..count] {
+    for &descriptor in descriptors {
         close(descriptor);
     }
     // The host program may forget the request as soon as it has this.
@@ -74,7 +97,7 @@ pub fn serve(shared: &Shared) -> Option<*mut Slot> {
     if pidfd >= 0 {
         close(pidfd);
     }
-    Some(slot)
+    slot
 }
 
 /// What the child needs, besides what `become_launcher` does.
@@ -133,8 +156,10 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
     let slot = unsafe { &*request.slot };
     slot.pid.store(pid, SeqCst);
     if request.trace {
+        let held = if slot.hold.load(SeqCst) == 0 { 0 } else { PTRACE_O_TRACEEXEC };
+        let options = PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL | held;
         // SAFETY: options are a number.
-        let result = unsafe { ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL) };
+        let result = unsafe { ptrace(PTRACE_SEIZE, pid, 0, options) };
         match check(result) {
             Ok(_) => slot.traced.store(1, SeqCst),
             Err(errno) => {
@@ -226,7 +251,7 @@ fn bury(pid: i32) {
     }
 }
 
-fn close(descriptor: i32) {
+pub fn close(descriptor: i32) {
     // SAFETY: a descriptor of this process's own table.
     unsafe { syscall(nr::CLOSE, [number(descriptor), 0, 0, 0, 0, 0]) };
 }
@@ -262,11 +287,11 @@ impl Control {
     }
 }
 
-/// One request's address and its descriptors. `None` at the end of the socket.
-fn receive(socket: i32, descriptors: &mut [i32; MAX_DESCRIPTORS + 1]) -> Option<(*mut Request, usize)> {
+/// One message's address, subject, and number of descriptors. `None` at the end of the socket.
+fn receive(socket: i32, descriptors: &mut [i32; MAX_DESCRIPTORS + 1]) -> Option<(*mut c_void, u64, usize)> {
     const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
-    let mut address = 0_u64;
-    let vector = [(&raw mut address) as u64, 8];
+    let mut message = [0_u64; 2];
+    let vector = [(&raw mut message) as u64, 16];
     let mut control = Control::new(0);
     let mut header = MessageHeader {
         name: 0,
@@ -281,7 +306,7 @@ fn receive(socket: i32, descriptors: &mut [i32; MAX_DESCRIPTORS + 1]) -> Option<
     let result = unsafe {
         syscall(nr::RECVMSG, [number(socket), (&raw mut header) as u64, MSG_CMSG_CLOEXEC, 0, 0, 0])
     };
-    if result != 8 {
+    if result != 16 {
         return None;
     }
     let bytes = if header.control_length == 0 { 0 } else { control.length.saturating_sub(CONTROL_HEADER) };
@@ -289,7 +314,8 @@ fn receive(socket: i32, descriptors: &mut [i32; MAX_DESCRIPTORS + 1]) -> Option<
     for (to, from) in descriptors.iter_mut().zip(control.descriptors).take(count) {
         *to = from;
     }
-    Some((ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0)), count))
+    let [address, subject] = message;
+    Some((ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0)), subject, count))
 }
 
 /// Sends one byte, and the guest's pidfd where there is one.

@@ -6,8 +6,8 @@
 
 use super::{
     super::arch::Registers,
-    Shared, number, peak,
-    slot::{RawUsage, Report, Slot, denied_call},
+    Shared, command, number, peak,
+    slot::{HOLD_SIGNALS, HOLD_STOPS, RawUsage, Report, Slot, denied_call},
     start,
 };
 use crate::{
@@ -24,18 +24,20 @@ const SIG_PARENT: i32 = 12;
 
 pub const PR_SET_PDEATHSIG: u64 = 1;
 pub const PTRACE_CONT: u64 = 7;
-const PTRACE_GETREGS: u64 = 12;
+pub const PTRACE_GETREGS: u64 = 12;
 const PTRACE_DETACH: u64 = 17;
-const PTRACE_GETEVENTMSG: u64 = 0x4201;
-const PTRACE_GETSIGINFO: u64 = 0x4202;
+pub const PTRACE_GETEVENTMSG: u64 = 0x4201;
+pub const PTRACE_GETSIGINFO: u64 = 0x4202;
 pub const PTRACE_SEIZE: u64 = 0x4206;
-const PTRACE_INTERRUPT: u64 = 0x4207;
-const PTRACE_LISTEN: u64 = 0x4208;
+pub const PTRACE_INTERRUPT: u64 = 0x4207;
+pub const PTRACE_LISTEN: u64 = 0x4208;
 const PTRACE_GET_SYSCALL_INFO: u64 = 0x420e;
+pub const PTRACE_O_TRACEEXEC: u64 = 0x10;
 pub const PTRACE_O_TRACEEXIT: u64 = 0x40;
 pub const PTRACE_O_EXITKILL: u64 = 0x10_0000;
-const PTRACE_EVENT_EXIT: u32 = 6;
-const PTRACE_EVENT_STOP: u32 = 128;
+const PTRACE_EVENT_EXEC: u32 = 4;
+pub const PTRACE_EVENT_EXIT: u32 = 6;
+pub const PTRACE_EVENT_STOP: u32 = 128;
 
 /// The supervisor. `argument` is a [`Shared`] that outlives it.
 pub unsafe extern "C" fn main(argument: *mut c_void) -> ! {
@@ -177,6 +179,20 @@ impl Guests {
             if guest.kill.swap(0, SeqCst) == 1 {
                 kill(guest.pid.load(SeqCst));
             }
+            if guest.hold.load(SeqCst) == 0 && guest.held.swap(0, SeqCst) == 1 {
+                // Nobody looks at it any more.
+                let status = guest.held_status.load(SeqCst);
+                let signal = status >> 8 & 0xff;
+                let (request, data) = match status >> 16 {
+                    // What a debugger put there does not concern the guest.
+                    0 if signal == SIGTRAP.cast_unsigned() => (PTRACE_CONT, 0),
+                    0 => (PTRACE_CONT, signal),
+                    PTRACE_EVENT_STOP if signal != SIGTRAP.cast_unsigned() => (PTRACE_LISTEN, 0),
+                    _ => (PTRACE_CONT, 0),
+                };
+                // SAFETY: data is a signal's number.
+                unsafe { ptrace(request, guest.pid.load(SeqCst), 0, u64::from(data)) };
+            }
             if guest.detach.load(SeqCst) == 1 {
                 guest.detach.store(2, SeqCst);
                 let pid = guest.pid.load(SeqCst);
@@ -212,8 +228,10 @@ impl Guests {
             if guest.pid.load(SeqCst) == pid {
                 // SAFETY: as above.
                 unsafe { *link = guest.next.load(SeqCst) };
+                let event = guest.event.swap(-1, SeqCst);
                 // From here on the slot may be freed at any time.
                 Slot::set(&guest.released, 1);
+                command::tell_the_end(event);
                 return;
             }
             link = guest.next.as_ptr();
@@ -262,6 +280,12 @@ impl Guests {
             unsafe { ptrace(PTRACE_CONT, pid, 0, number(signal)) };
         };
         let Some(guest) = self.find(pid) else { return resume(0) };
+        let hold = guest.hold.load(SeqCst);
+        let held = || {
+            guest.held_status.store(status, SeqCst);
+            guest.held.store(1, SeqCst);
+            command::tell(guest);
+        };
         match status >> 16 {
             PTRACE_EVENT_EXIT => {
                 note_denied_call(guest, pid);
@@ -269,14 +293,16 @@ impl Guests {
                     // SAFETY: this is the supervisor, and the guest is not released.
                     unsafe { guest.update(|ending| ending.peak_resident = Some(bytes)) };
                 }
-                resume(0);
+                if hold != 0 { held() } else { resume(0) }
             }
+            PTRACE_EVENT_EXEC if hold != 0 => held(),
             PTRACE_EVENT_STOP if guest.detach.load(SeqCst) == 2 => {
                 // A stopped guest stays stopped: the kernel keeps the group stop on its own.
                 // SAFETY: no signal is injected.
                 unsafe { ptrace(PTRACE_DETACH, pid, 0, 0) };
                 self.release(pid);
             }
+            PTRACE_EVENT_STOP if hold & HOLD_STOPS != 0 => held(),
             PTRACE_EVENT_STOP if (SIGSTOP..=SIGTTOU).contains(&signal) => {
                 // SAFETY: no data.
                 unsafe { ptrace(PTRACE_LISTEN, pid, 0, 0) };
@@ -286,9 +312,12 @@ impl Guests {
                 Slot::set(&guest.stopped, 0);
                 resume(0);
             }
+            PTRACE_EVENT_EXEC => resume(0),
             _ => {
                 note_fault(guest, pid, signal);
-                resume(signal);
+                // Who stops it wants it to be stopped, and not to have a debugger asked.
+                let asked = hold & HOLD_SIGNALS != 0 && !(SIGSTOP..=SIGTTOU).contains(&signal);
+                if asked { held() } else { resume(signal) }
             }
         }
     }

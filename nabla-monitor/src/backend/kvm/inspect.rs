@@ -1,0 +1,271 @@
+//! Looking into a guest in a virtual machine.
+//!
+//! The thread that is the guest's processor stands still in [`Port::stand`] while somebody looks, and is the only one
+//! that talks to KVM: it leaves the registers in the port, and takes them from there when it goes on.
+
+use super::memory::GuestMemory;
+use crate::debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Registers, Resume, Stop};
+use nabla_core::elf::PageRange;
+use rustix::event::{EventfdFlags, eventfd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+/// Where processor and debugger meet.
+#[derive(Debug)]
+pub struct Port {
+    state: Mutex<State>,
+    changed: Condvar,
+    event: OwnedFd,
+    /// Somebody wants the guest to stop.
+    interrupt: AtomicBool,
+}
+
+/// What the processor has, as it is exchanged at a stop.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context {
+    pub registers: Registers,
+    pub float: FloatRegisters,
+}
+
+/// What a guest stops for by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Watched {
+    #[default]
+    No,
+    /// Its end.
+    End,
+    /// Traps, too.
+    Traps,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watched: Watched,
+    stop: Option<Stop>,
+    context: Context,
+    resume: Option<Resume>,
+    breakpoints: Vec<HardwareBreakpoint>,
+    /// Nobody shall stand still any more.
+    closed: bool,
+}
+
+/// How the processor goes on.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub context: Context,
+    pub step: bool,
+    pub breakpoints: Vec<HardwareBreakpoint>,
+}
+
+impl Port {
+    pub fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            event,
+            interrupt: AtomicBool::new(false),
+        })
+    }
+
+    /// What the processor writes to.
+    pub fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// What it shall stop for.
+    pub fn watched(&self) -> Watched {
+        let state = self.lock();
+        if state.closed { Watched::No } else { state.watched }
+    }
+
+    /// Whether somebody wants the guest to stop.
+    pub fn wants_stop(&self) -> bool {
+        self.interrupt.load(Relaxed)
+    }
+
+    /// The processor stands still, until it is told how to go on. `None` when nobody looks any more.
+    pub fn stand(&self, stop: Stop, context: Context) -> Option<Order> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        self.interrupt.store(false, Relaxed);
+        state.stop = Some(stop);
+        state.context = context;
+        state.resume = None;
+        self.tell();
+        let mut state = self
+            .changed
+            .wait_while(state, |state| state.resume.is_none() && !state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.stop = None;
+        let how = state.resume.take();
+        Some(Order {
+            context: state.context,
+            step: how == Some(Resume::Step),
+            breakpoints: if state.closed { Vec::new() } else { state.breakpoints.clone() },
+        })
+    }
+
+    /// The guest has ended.
+    pub fn end(&self, end: End) {
+        let mut state = self.lock();
+        state.stop = Some(Stop::Ended(end));
+        state.closed = true;
+        drop(state);
+        self.tell();
+    }
+
+    /// Nobody stands still from now on.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn tell(&self) {
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inspector {
+    shared: Arc<super::running::Shared>,
+    memory: Arc<GuestMemory>,
+}
+
+impl Inspector {
+    /// From now on the guest stops for this. One that has not run yet stops at once where it is to stop for traps.
+    pub fn new(shared: &Arc<super::running::Shared>, memory: &Arc<GuestMemory>, watched: Watched) -> Self {
+        shared.control.port.lock().watched = watched;
+        shared.control.port.interrupt.store(watched == Watched::Traps, Relaxed);
+        Self { shared: Arc::clone(shared), memory: Arc::clone(memory) }
+    }
+
+    fn port(&self) -> &Port {
+        &self.shared.control.port
+    }
+
+    fn standing(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.port().lock();
+        match state.stop {
+            Some(Stop::Ended(_)) => Err(crate::debug::overseer::ended()),
+            Some(_) => Ok(state),
+            None => Err(io::Error::other("the guest runs")),
+        }
+    }
+}
+
+impl Debuggee for Inspector {
+    fn registers(&mut self) -> io::Result<Registers> {
+        Ok(self.standing()?.context.registers)
+    }
+
+    fn set_registers(&mut self, registers: &Registers) -> io::Result<()> {
+        self.standing()?.context.registers = *registers;
+        Ok(())
+    }
+
+    fn float_registers(&mut self) -> io::Result<FloatRegisters> {
+        Ok(self.standing()?.context.float)
+    }
+
+    fn set_float_registers(&mut self, registers: &FloatRegisters) -> io::Result<()> {
+        self.standing()?.context.float = *registers;
+        Ok(())
+    }
+
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(self.memory.peek(address, bytes))
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        self.memory.place(address, bytes)
+    }
+
+    fn regions(&mut self) -> io::Result<Vec<PageRange>> {
+        Ok(self.memory.regions().to_vec())
+    }
+
+    fn set_hardware_breakpoints(&mut self, breakpoints: &[HardwareBreakpoint]) -> io::Result<()> {
+        self.standing()?.breakpoints = breakpoints.to_vec();
+        Ok(())
+    }
+
+    fn has_hardware_breakpoints(&self) -> Option<bool> {
+        // Not every hypervisor gives guests debug registers that do something.
+        None
+    }
+
+    fn resume(&mut self, how: Resume) -> io::Result<()> {
+        let mut state = self.port().lock();
+        if !matches!(state.stop, Some(Stop::Ended(_)) | None) {
+            state.stop = None;
+            state.resume = Some(how);
+            drop(state);
+            self.port().changed.notify_all();
+        }
+        Ok(())
+    }
+
+    fn interrupt(&mut self) -> io::Result<()> {
+        let state = self.port().lock();
+        if state.stop.is_none() {
+            self.port().interrupt.store(true, Relaxed);
+            drop(state);
+            self.shared.control.wake_up();
+        }
+        Ok(())
+    }
+
+    fn event(&self) -> BorrowedFd<'_> {
+        self.port().event.as_fd()
+    }
+
+    fn stop(&mut self) -> io::Result<Option<Stop>> {
+        let port = self.port();
+        let state = port.lock();
+        let _ = rustix::io::read(&port.event, &mut [0; 8]);
+        let stop = state.stop;
+        drop(state);
+        if matches!(stop, Some(Stop::Ended(_))) {
+            // Readable from now on, for all who look.
+            port.tell();
+        }
+        Ok(stop)
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        self.port().close();
+        self.shared.control.kill();
+        Ok(())
+    }
+
+    fn counters(&mut self) -> io::Result<String> {
+        Ok(format!("resident       {} KiB", self.memory.resident()? >> 10))
+    }
+
+    fn let_go(&mut self) -> io::Result<()> {
+        let mut state = self.port().lock();
+        state.watched = Watched::No;
+        self.port().interrupt.store(false, Relaxed);
+        state.breakpoints.clear();
+        if state.stop.take().is_some() {
+            state.resume = Some(Resume::Continue { signal: None });
+        }
+        drop(state);
+        self.port().changed.notify_all();
+        Ok(())
+    }
+}

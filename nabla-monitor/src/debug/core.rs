@@ -1,0 +1,212 @@
+//! Core dumps: a guest's memory and registers as an ELF file that debuggers read together with the guest's image.
+//!
+//! The file is sparse: pages of zeros are holes. It gets its name when it is complete.
+
+use super::{Debuggee, FloatRegisters, Registers, Stop};
+use nabla_core::{
+    abi::PAGE_SIZE,
+    elf::{PT_LOAD, PageRange},
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+use zerocopy::IntoBytes;
+
+const PT_NOTE: u32 = 4;
+const NT_PRSTATUS: u32 = 1;
+const NT_FPREGSET: u32 = 2;
+const NT_PRPSINFO: u32 = 3;
+const ELF_HEADER: usize = 64;
+const PROGRAM_HEADER: usize = 56;
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 20;
+const PAGE: usize = 4096;
+/// How many dumps of the same name there can be.
+const NAMES: u32 = 1000;
+
+/// Whose core it is.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// In the file's name, and what debuggers show.
+    pub name: String,
+    pub pid: u32,
+    /// The signal that it got, or 0.
+    pub signal: i32,
+}
+
+/// Writes a core to `directory`, and returns its path. The guest stands still meanwhile.
+pub fn write(directory: &Path, subject: &Subject, guest: &mut dyn Debuggee) -> io::Result<PathBuf> {
+    let temporary = directory.join(format!(".core.{}.{}.tmp", file_part(&subject.name), subject.pid));
+    // Left by a program that was killed, or somebody's trap: a new one is made in any case.
+    let _ = fs::remove_file(&temporary);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = write_to(&file, subject, guest).and_then(|()| give_name(&temporary, directory, subject));
+    let _ = fs::remove_file(&temporary);
+    written
+}
+
+/// The same for a guest that runs, and goes on then.
+pub fn write_of_running(
+    directory: &Path,
+    name: &str,
+    pid: u32,
+    guest: &mut dyn Debuggee,
+) -> io::Result<PathBuf> {
+    let stop = guest.stop_now()?;
+    if matches!(stop, Stop::Ended(_)) {
+        return Err(super::overseer::ended());
+    }
+    let subject = Subject { name: name.to_owned(), pid, signal: 0 };
+    let written = write(directory, &subject, guest);
+    guest.resume(stop.undisturbed())?;
+    written
+}
+
+/// Links it under the first name that is free.
+fn give_name(temporary: &Path, directory: &Path, subject: &Subject) -> io::Result<PathBuf> {
+    let base = format!("core.{}.{}", file_part(&subject.name), subject.pid);
+    for number in 0..NAMES {
+        let name = if number == 0 { base.clone() } else { format!("{base}.{number}") };
+        let path = directory.join(name);
+        match fs::hard_link(temporary, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|()| path),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!("there are {NAMES} files called {base} already"),
+    ))
+}
+
+fn file_part(name: &str) -> String {
+    name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect()
+}
+
+fn write_to(file: &File, subject: &Subject, guest: &mut dyn Debuggee) -> io::Result<()> {
+    let regions = guest.regions()?;
+    let notes = notes(subject, &guest.registers()?, &guest.float_registers()?);
+    let Headers { bytes: mut start, offsets, end } = headers(&regions, notes.len());
+    start.extend_from_slice(&notes);
+    file.write_all_at(&start, 0)?;
+    for (region, &offset) in regions.iter().zip(&offsets) {
+        copy(file, offset, region, guest)?;
+    }
+    file.set_len(end)?;
+    Ok(())
+}
+
+fn copy(file: &File, offset: u64, region: &PageRange, guest: &mut dyn Debuggee) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    let mut address = region.pages.start;
+    while address < region.pages.end {
+        let left = usize::try_from(region.pages.end - address).unwrap_or(usize::MAX);
+        let wanted = left.min(CHUNK);
+        let read = guest.read(address, &mut buffer[..wanted])?;
+        // What cannot be read is a hole.
+        let step = if read == 0 { PAGE.min(wanted) } else { read };
+        for (index, page) in buffer[..read].chunks(PAGE).enumerate() {
+            if page.iter().any(|&byte| byte != 0) {
+                let place = offset + (address - region.pages.start) + (index * PAGE) as u64;
+                file.write_all_at(page, place)?;
+            }
+        }
+        address += step as u64;
+    }
+    Ok(())
+}
+
+struct Headers {
+    bytes: Vec<u8>,
+    /// Where each region's bytes are.
+    offsets: Vec<u64>,
+    end: u64,
+}
+
+/// The ELF header and the program headers: one for the notes, one for each region.
+fn headers(regions: &[PageRange], notes: usize) -> Headers {
+    let count = u16::try_from(regions.len() + 1).unwrap_or(u16::MAX);
+    let mut bytes = Vec::new();
+    // Magic number, 64-bit, little-endian, version 1; ET_CORE, x86-64, version 1.
+    bytes.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x04\0\x3e\0\x01\0\0\0");
+    for word in [0, ELF_HEADER as u64, 0] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(&[0, 0, 0, 0, 64, 0, 56, 0]);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&[0; 6]);
+    let mut header = |kind: u32, flags: u32, words: [u64; 6]| {
+        bytes.extend_from_slice(&kind.to_le_bytes());
+        bytes.extend_from_slice(&flags.to_le_bytes());
+        words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+    };
+    let notes_at = (ELF_HEADER + usize::from(count) * PROGRAM_HEADER) as u64;
+    header(PT_NOTE, 0, [notes_at, 0, 0, notes as u64, 0, 4]);
+    let mut next = (notes_at + notes as u64).next_multiple_of(PAGE_SIZE);
+    let mut offsets = Vec::new();
+    for PageRange { pages, permissions } in regions {
+        let size = pages.end - pages.start;
+        let flags = u32::from(permissions.read) << 2
+            | u32::from(permissions.write) << 1
+            | u32::from(permissions.execute);
+        header(PT_LOAD, flags, [next, pages.start, 0, size, size, PAGE_SIZE]);
+        offsets.push(next);
+        next += size;
+    }
+    Headers { bytes, offsets, end: next }
+}
+
+fn notes(subject: &Subject, registers: &Registers, float: &FloatRegisters) -> Vec<u8> {
+    let mut notes = Vec::new();
+    note(&mut notes, NT_PRSTATUS, &status(subject, registers));
+    note(&mut notes, NT_PRPSINFO, &information(subject));
+    note(&mut notes, NT_FPREGSET, float.as_bytes());
+    notes
+}
+
+fn note(notes: &mut Vec<u8>, kind: u32, content: &[u8]) {
+    let size = u32::try_from(content.len()).unwrap_or(0);
+    for word in [5, size, kind] {
+        notes.extend_from_slice(&word.to_le_bytes());
+    }
+    notes.extend_from_slice(b"CORE\0\0\0\0");
+    notes.extend_from_slice(content);
+    notes.resize(notes.len().next_multiple_of(4), 0);
+}
+
+/// `struct elf_prstatus` of Linux on x86-64.
+fn status(subject: &Subject, registers: &Registers) -> [u8; 336] {
+    let mut status = [0; 336];
+    let mut put = |at: usize, bytes: &[u8]| status[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &subject.signal.to_le_bytes());
+    put(12, &i16::try_from(subject.signal).unwrap_or(0).to_le_bytes());
+    put(32, &subject.pid.to_le_bytes());
+    put(112, registers.as_bytes());
+    // There are floating-point registers, in a note of their own.
+    put(328, &1_u32.to_le_bytes());
+    status
+}
+
+/// `struct elf_prpsinfo` of Linux on x86-64.
+fn information(subject: &Subject) -> [u8; 136] {
+    let mut information = [0; 136];
+    information[24..28].copy_from_slice(&subject.pid.to_le_bytes());
+    for (start, room) in [(40, 16), (56, 80)] {
+        let name = subject.name.as_bytes();
+        let length = name.len().min(room - 1);
+        information[start..start + length].copy_from_slice(&name[..length]);
+    }
+    information
+}
+
+/// Checks that cores can be written to `directory`, before it is too late.
+pub fn check(directory: &Path) -> io::Result<()> {
+    let probe = directory.join(format!(".core.probe.{}.tmp", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe)?;
+    let written = file.write_all(b"\x7fELF");
+    fs::remove_file(&probe)?;
+    written
+}

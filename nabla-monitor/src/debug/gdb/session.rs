@@ -1,0 +1,180 @@
+//! One debugger, from its connection to its leave.
+
+use super::{
+    super::{End, overseer::Task},
+    listener::Stream,
+    target::Target,
+};
+use gdbstub::{
+    common::Signal,
+    conn::{Connection, ConnectionExt},
+    stub::{
+        DisconnectReason, GdbStub, SingleThreadStopReason,
+        run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError},
+    },
+};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
+use std::{collections::VecDeque, io, marker::PhantomData, os::fd::AsFd};
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With the guest.
+    Ended,
+    /// The debugger has left, or has been lost.
+    Left,
+}
+
+/// Runs a session with a guest that stands still.
+pub fn run(task: &mut Task, stream: Stream) -> io::Result<Outcome> {
+    if let Stream::Tcp(stream) = &stream {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(false)?;
+    }
+    if let Stream::Unix(stream) = &stream {
+        stream.set_nonblocking(false)?;
+    }
+    let mut target = Target::new(task);
+    let wire = Wire { stream, received: VecDeque::new(), to_send: Vec::new() };
+    let result = GdbStub::new(wire).run_blocking::<Loop<'_>>(&mut target);
+    match result {
+        Ok(DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_)) => {
+            return Ok(Outcome::Ended);
+        }
+        Ok(DisconnectReason::Kill) => {
+            target.task.guest.kill()?;
+            return Ok(Outcome::Ended);
+        }
+        Ok(DisconnectReason::Disconnect) => {}
+        // What it sent was nonsense, or it is gone.
+        Err(error) => match error.into_target_error() {
+            Some(error) => return Err(error),
+            None => tracing::info!("the connection to the debugger is lost; the guest goes on"),
+        },
+    }
+    target.clean_up()
+}
+
+struct Loop<'a>(PhantomData<&'a ()>);
+
+impl<'a> BlockingEventLoop for Loop<'a> {
+    type Target = Target<'a>;
+    type Connection = Wire;
+    type StopReason = SingleThreadStopReason<u64>;
+
+    fn wait_for_stop_reason(
+        target: &mut Target<'a>,
+        wire: &mut Wire,
+    ) -> Result<Event<Self::StopReason>, WaitForStopReasonError<io::Error, io::Error>> {
+        loop {
+            let from_gdb = wire.peek().map_err(WaitForStopReasonError::Connection)?;
+            if from_gdb.is_some() {
+                let byte = wire.read().map_err(WaitForStopReasonError::Connection)?;
+                return Ok(Event::IncomingData(byte));
+            }
+            if let Some(reason) = target.stop_reason().map_err(WaitForStopReasonError::Target)? {
+                return Ok(Event::TargetStopped(reason));
+            }
+            target.task.wait(&[wire.stream.as_fd()]).map_err(WaitForStopReasonError::Target)?;
+        }
+    }
+
+    fn on_interrupt(target: &mut Target<'a>) -> Result<Option<Self::StopReason>, io::Error> {
+        target.interrupt()?;
+        // The stop comes as an event.
+        Ok(None)
+    }
+}
+
+/// The connection, with buffers.
+pub struct Wire {
+    stream: Stream,
+    received: VecDeque<u8>,
+    to_send: Vec<u8>,
+}
+
+impl Wire {
+    fn receive(&mut self, flags: RecvFlags) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        match rustix::io::retry_on_intr(|| recv(&self.stream, &mut buffer, flags)) {
+            Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((count, _)) => {
+                self.received.extend(&buffer[..count]);
+                Ok(())
+            }
+            Err(Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl Connection for Wire {
+    type Error = io::Error;
+
+    fn write(&mut self, byte: u8) -> io::Result<()> {
+        self.to_send.push(byte);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.to_send);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let sent = rustix::io::retry_on_intr(|| send(&self.stream, rest, SendFlags::NOSIGNAL))?;
+            rest = &rest[sent..];
+        }
+        Ok(())
+    }
+}
+
+impl ConnectionExt for Wire {
+    fn read(&mut self) -> io::Result<u8> {
+        loop {
+            if let Some(byte) = self.received.pop_front() {
+                return Ok(byte);
+            }
+            self.receive(RecvFlags::empty())?;
+        }
+    }
+
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        if self.received.is_empty() {
+            self.receive(RecvFlags::DONTWAIT)?;
+        }
+        Ok(self.received.front().copied())
+    }
+}
+
+/// A signal of Linux by gdb's own number.
+pub fn signal(number: i32) -> Signal {
+    match number {
+        2 => Signal::SIGINT,
+        4 => Signal::SIGILL,
+        5 => Signal::SIGTRAP,
+        6 => Signal::SIGABRT,
+        7 => Signal::SIGBUS,
+        8 => Signal::SIGFPE,
+        9 => Signal::SIGKILL,
+        10 => Signal::SIGUSR1,
+        11 => Signal::SIGSEGV,
+        12 => Signal::SIGUSR2,
+        13 => Signal::SIGPIPE,
+        14 => Signal::SIGALRM,
+        15 => Signal::SIGTERM,
+        24 => Signal::SIGXCPU,
+        25 => Signal::SIGXFSZ,
+        31 => Signal::SIGSYS,
+        _ => Signal::UNKNOWN,
+    }
+}
+
+/// What gdb is told about an end.
+pub fn end(end: End) -> SingleThreadStopReason<u64> {
+    match end {
+        End::Code(code) => SingleThreadStopReason::Exited(code),
+        End::Signal(number) => SingleThreadStopReason::Terminated(signal(number)),
+    }
+}

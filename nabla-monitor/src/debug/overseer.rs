@@ -1,0 +1,231 @@
+//! The thread that looks after a guest that is debugged, or whose end is to be dumped.
+
+#[cfg(feature = "gdb")]
+use super::gdb;
+use super::{Debuggee, End, Resume, Stop, core};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+const SIGABRT: i32 = 6;
+
+/// What is wanted of the guest's inside.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Where a core is to be written to when it ends by a crash.
+    pub cores: Option<PathBuf>,
+    /// Where debuggers connect to.
+    #[cfg(feature = "gdb")]
+    pub gdb: Option<gdb::GdbListener>,
+    /// A line about each device.
+    pub devices: Vec<String>,
+}
+
+impl Plan {
+    /// Whether nobody wants to look.
+    pub fn is_empty(&self) -> bool {
+        self.cores.is_none() && !self.stops_at_entry()
+    }
+
+    /// Whether the guest waits at its first instruction.
+    pub fn stops_at_entry(&self) -> bool {
+        #[cfg(feature = "gdb")]
+        return self.gdb.is_some();
+        #[cfg(not(feature = "gdb"))]
+        return false;
+    }
+
+    /// Starts the thread. The guest stands still; `prepare` takes it to its first instruction.
+    pub fn start<D: Debuggee + 'static>(
+        self,
+        name: &str,
+        pid: u32,
+        mut guest: D,
+        prepare: impl FnOnce(&mut D) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Overseer> {
+        let request = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let shared = Arc::new(Shared { request, requests: Mutex::default(), core: Mutex::new(None) });
+        let (name, theirs) = (name.to_owned(), Arc::clone(&shared));
+        let blocked = crate::sys::BlockedSignals::all_but_setxid();
+        let thread = thread::Builder::new().name("overseer".to_owned()).spawn(move || {
+            let prepared = prepare(&mut guest);
+            Task { plan: self, name, pid, guest: Box::new(guest), shared: theirs, dumped: false }
+                .run(prepared);
+        })?;
+        drop(blocked);
+        Ok(Overseer { shared, thread: Some(thread), owner: std::process::id() })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Readable when there are requests.
+    request: OwnedFd,
+    requests: Mutex<Requests>,
+    /// What became of the core at the end.
+    core: Mutex<Option<io::Result<PathBuf>>>,
+}
+
+#[derive(Debug, Default)]
+struct Requests {
+    waiting: Vec<Request>,
+    /// Nobody takes any more.
+    closed: bool,
+}
+
+/// A core that somebody wants now.
+#[derive(Debug)]
+struct Request {
+    directory: PathBuf,
+    answer: Sender<io::Result<PathBuf>>,
+}
+
+/// The thread, which ends with its guest.
+#[derive(Debug)]
+pub struct Overseer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// The process whose thread it is: not a fork of it.
+    owner: u32,
+}
+
+impl Overseer {
+    /// Has a core written of the running guest.
+    pub fn dump_core(&self, directory: &Path) -> io::Result<PathBuf> {
+        let (answer, result): (_, Receiver<_>) = channel();
+        let mut requests = lock(&self.shared.requests);
+        if requests.closed {
+            return Err(ended());
+        }
+        requests.waiting.push(Request { directory: directory.to_owned(), answer });
+        drop(requests);
+        rustix::io::write(&self.shared.request, &1_u64.to_ne_bytes())?;
+        result.recv().unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// The core that was written at the end. Waits for the thread, which ends with the guest.
+    pub fn core(&mut self) -> Option<io::Result<PathBuf>> {
+        self.join();
+        lock(&self.shared.core).take()
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && self.owner == std::process::id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Overseer {
+    /// The guest must have ended, or be about to.
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+pub fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the guest has ended")
+}
+
+/// What the thread works with.
+pub(super) struct Task {
+    pub plan: Plan,
+    pub name: String,
+    pub pid: u32,
+    pub guest: Box<dyn Debuggee>,
+    pub shared: Arc<Shared>,
+    /// Whether the core at the end has been written.
+    pub dumped: bool,
+}
+
+impl Task {
+    fn run(mut self, prepared: io::Result<()>) {
+        let result = prepared.and_then(|()| self.oversee());
+        if let Err(error) = result {
+            tracing::warn!(%error, "the guest can no longer be looked into");
+            let _ = self.guest.let_go();
+        }
+        // Those who come too late hear that it has ended.
+        let mut requests = lock(&self.shared.requests);
+        requests.closed = true;
+        requests.waiting.clear();
+    }
+
+    fn oversee(&mut self) -> io::Result<()> {
+        #[cfg(feature = "gdb")]
+        if let Some(listener) = self.plan.gdb.take() {
+            return gdb::serve(self, &listener);
+        }
+        loop {
+            self.wait(&[])?;
+            match self.look()? {
+                Some(Stop::Ended(_)) => return Ok(()),
+                Some(stop) => self.guest.resume(stop.undisturbed())?,
+                None => {}
+            }
+        }
+    }
+
+    /// Waits until the guest, somebody with a request or one of `others` has something.
+    pub(super) fn wait(&self, others: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let own = [self.guest.event(), self.shared.request.as_fd()];
+        let mut set: Vec<PollFd<'_>> =
+            own.iter().chain(others).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        rustix::io::retry_on_intr(|| poll(&mut set, None))?;
+        Ok(())
+    }
+
+    /// Says whether the guest stands still, and why. Meanwhile writes the cores that are wanted.
+    pub(super) fn look(&mut self) -> io::Result<Option<Stop>> {
+        let mut stop = self.guest.stop()?;
+        if let Some(Stop::Ending(end)) = stop
+            && end.is_crash()
+            && !self.dumped
+            && let Some(directory) = self.plan.cores.clone()
+        {
+            self.dumped = true;
+            let signal = if let End::Signal(signal) = end { signal } else { SIGABRT };
+            let core = self.dump(&directory, signal);
+            *lock(&self.shared.core) = Some(core);
+        }
+        let _ = rustix::io::read(&self.shared.request, &mut [0; 8]);
+        let waiting = std::mem::take(&mut lock(&self.shared.requests).waiting);
+        if waiting.is_empty() {
+            return Ok(stop);
+        }
+        let was_running = stop.is_none();
+        if was_running {
+            stop = Some(self.guest.stop_now()?);
+        }
+        for Request { directory, answer } in waiting {
+            let core =
+                if matches!(stop, Some(Stop::Ended(_))) { Err(ended()) } else { self.dump(&directory, 0) };
+            let _ = answer.send(core);
+        }
+        if was_running && stop == Some(Stop::Interrupted) {
+            self.guest.resume(Resume::Continue { signal: None })?;
+            return Ok(None);
+        }
+        Ok(stop)
+    }
+
+    /// Writes a core of the guest, which stands still.
+    pub(super) fn dump(&mut self, directory: &Path, signal: i32) -> io::Result<PathBuf> {
+        let subject = core::Subject { name: self.name.clone(), pid: self.pid, signal };
+        core::write(directory, &subject, &mut *self.guest)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

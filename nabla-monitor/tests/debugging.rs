@@ -1,0 +1,143 @@
+//! Core dumps and debuggers through the API.
+
+mod common;
+
+use common::{build, build_hvt, open_descriptors};
+use nabla_monitor::{Console, Error, ExitStatus, GdbListener, Guest, GuestBuilder, Runtime};
+use nabla_testkit::need;
+use std::{fs, io::Read, net::TcpStream, os::unix::fs::FileExt, path::Path};
+
+type Build = fn(&Runtime, &str) -> GuestBuilder;
+
+/// How to build guests for each backend that is there.
+fn backends() -> Vec<Build> {
+    let mut backends: Vec<Build> = vec![build];
+    if need::kvm() {
+        backends.push(build_hvt);
+    }
+    backends
+}
+
+fn start_ready(builder: GuestBuilder) -> Guest {
+    let guest = builder.console(Console::pipe()).start().unwrap();
+    let mut ready = [0; 6];
+    guest.take_console().unwrap().read_exact(&mut ready).unwrap();
+    guest
+}
+
+/// Checks that it is a core with registers and memory, and returns the instruction pointer in it.
+fn instruction_pointer(core: &Path) -> u64 {
+    let file = fs::File::open(core).unwrap();
+    let mut start = [0; 4096];
+    file.read_exact_at(&mut start, 0).unwrap();
+    assert_eq!((&start[..4], start[16]), (&b"\x7fELF"[..], 4));
+    let word = |at: usize| u64::from_le_bytes(start[at..at + 8].try_into().unwrap());
+    let notes = usize::try_from(word(64 + 8)).unwrap();
+    assert_eq!(&start[notes + 12..notes + 16], b"CORE");
+    // The first note is that of the registers: a header of 20 bytes, 112 of status, and RIP is the 17th register.
+    word(notes + 20 + 112 + 16 * 8)
+}
+
+#[test]
+fn a_core_of_a_running_guest_disturbs_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    for build in backends() {
+        let runtime = Runtime::new();
+        for name in ["spin", "sleeper"] {
+            for asked_before in [false, true] {
+                let mut builder = build(&runtime, name);
+                if asked_before {
+                    builder = builder.core_dumps(directory.path());
+                }
+                let guest = start_ready(builder);
+                let first = guest.dump_core(directory.path()).unwrap();
+                let second = guest.dump_core(directory.path()).unwrap();
+                assert_ne!(first, second);
+                for core in [&first, &second] {
+                    let at = instruction_pointer(core);
+                    assert!((0x10_0000..0x100_0000).contains(&at), "{at:#x} in {}", core.display());
+                }
+                assert_eq!(guest.try_wait().unwrap(), None, "{name} has ended");
+                guest.kill().unwrap();
+                assert_eq!(guest.wait().unwrap(), ExitStatus::Killed(9));
+                assert!(guest.core().unwrap().is_none());
+                let error = guest.dump_core(directory.path()).unwrap_err();
+                assert!(error.to_string().contains("write a core"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_paused_guest_stays_paused() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new();
+    let guest = start_ready(build(&runtime, "spin"));
+    guest.pause().unwrap();
+    guest.dump_core(directory.path()).unwrap();
+    let state = fs::read_to_string(format!("/proc/{}/stat", guest.pid())).unwrap();
+    let state = state.rsplit_once(") ").unwrap().1;
+    assert!(state.starts_with(['T', 't']), "{state}");
+    guest.resume().unwrap();
+    guest.kill().unwrap();
+    assert_eq!(guest.wait().unwrap(), ExitStatus::Killed(9));
+}
+
+#[test]
+fn crashes_leave_a_core_and_other_ends_do_not() {
+    for build in backends() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new();
+        for (name, args, crash) in
+            [("abort", &[][..], true), ("exit", &["1"], false), ("exit", &["0"], false), ("panic", &[], true)]
+        {
+            let guest = build(&runtime, name).args(args).core_dumps(directory.path()).start().unwrap();
+            let core = guest.core().unwrap();
+            assert_eq!(core.is_some(), crash, "{name}");
+            if let Some(core) = core {
+                let at = instruction_pointer(&core);
+                assert!((0x10_0000..0x100_0000).contains(&at), "{at:#x}");
+            }
+        }
+        // A denied call and a fault, which the backends see differently.
+        let guest =
+            build(&runtime, "fault").arg("read").arg("64").core_dumps(directory.path()).start().unwrap();
+        if !matches!(guest.wait().unwrap(), ExitStatus::Exited(_)) {
+            assert!(guest.core().unwrap().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_goes_away_is_an_error_and_not_the_end() {
+    for build in backends() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new();
+        let guest = start_ready(build(&runtime, "sleeper").core_dumps(directory.path()));
+        drop(directory);
+        let missing = guest.dump_core("/nonexistent").unwrap_err();
+        assert!(matches!(missing, Error::Operation { .. }), "{missing:?}");
+        assert_eq!(guest.try_wait().unwrap(), None);
+    }
+}
+
+#[test]
+fn a_guest_that_nobody_debugs_can_be_dropped() {
+    for build in backends() {
+        let runtime = Runtime::new();
+        drop(build(&runtime, "exit").start().unwrap());
+        let before = open_descriptors().len();
+        for _ in 0..3 {
+            let listener = GdbListener::tcp("127.0.0.1:0").unwrap();
+            let address = listener.to_string();
+            let guest = build(&runtime, "exit").gdb(listener).start().unwrap();
+            assert_eq!(guest.try_wait().unwrap(), None);
+            // Somebody may be in the middle of it.
+            let connection = TcpStream::connect(&address).unwrap();
+            drop(guest);
+            drop(connection);
+            assert!(TcpStream::connect(&address).is_err(), "it still listens");
+        }
+        assert!(open_descriptors().len() <= before, "descriptors are left");
+    }
+}
