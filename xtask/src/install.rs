@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Names under which `nabla` takes the command lines of Solo5's programs.
-const SOLO5_NAMES: [&str; 3] = ["solo5-spt", "solo5-hvt", "solo5-elftool"];
+const SOLO5_NAMES: [&str; 4] = ["solo5-spt", "solo5-hvt", "solo5-hvt-debug", "solo5-elftool"];
 
 pub fn install(args: &[String]) -> Result<()> {
     let mut root = None;

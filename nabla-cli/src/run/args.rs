@@ -22,9 +22,12 @@ Examples:
   nabla run app.nabla --disk data=disk.img,block-size=4096 --disk log=/dev/sdb
   nabla run app.nabla --net tap0,mac=02:00:00:00:00:01
   nabla run app.nabla --supervise --json-report report.json
+  # then, in another terminal: gdb app.nabla -ex 'target remote 127.0.0.1:1234'
+  nabla run app.nabla --gdb
+  nabla run app.nabla --dumpcore /var/tmp
 
 nabla becomes the guest's process: its process id, its signals and its exit status are the guest's. With \
---supervise or --json-report it stays as the guest's parent: it says on standard error how a guest ended that did \
+--supervise, --json-report, --gdb or --dumpcore it stays as the guest's parent: it says on standard error how a guest ended that did \
 not just exit, exits with 128+N when signal N ended the guest, and ends the guest when it gets SIGINT, SIGTERM, \
 SIGHUP or SIGQUIT itself.
 
@@ -85,6 +88,21 @@ pub struct RunArgs {
     /// Stay as the guest's parent; write to a file how the guest ended and what it used.
     #[arg(long, value_name = "FILE", help_heading = "Supervision")]
     pub json_report: Option<PathBuf>,
+
+    /// Wait for gdb at the guest's first instruction: on a TCP address, or on a Unix socket at a path with a '/'.
+    #[arg(
+        long,
+        value_name = "ADDRESS|SOCKET",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "127.0.0.1:1234",
+        help_heading = "Debugging"
+    )]
+    pub gdb: Option<PathBuf>,
+
+    /// Write a core dump into a directory when the guest aborts, faults or is ended for a denied call.
+    #[arg(long, value_name = "DIR", help_heading = "Debugging")]
+    pub dumpcore: Option<PathBuf>,
 
     /// Let the guest execute its heap and stack, and take images with writable code. Dangerous.
     #[arg(long, help_heading = "Confinement and memory")]

@@ -108,6 +108,9 @@ impl<'a> Parser<'a> {
             console: self.console.map(PathBuf::from),
             supervise: self.supervise,
             json_report: self.json_report.map(PathBuf::from),
+            // These take longer than clap does.
+            gdb: None,
+            dumpcore: None,
             x_exec_heap: self.x_exec_heap,
             huge_pages: self.huge_pages,
             isolate: self.isolate,
@@ -175,6 +178,8 @@ mod tests {
             "nabla run app.nabla --isolate --isolate",
             "nabla run app.nabla --isolate=yes",
             "nabla run app.nabla --disk x,rw",
+            "nabla run app.nabla --gdb",
+            "nabla run app.nabla --dumpcore d",
         ] {
             assert_eq!(parse(&words(line)), None, "{line}");
         }
@@ -190,7 +195,7 @@ mod tests {
             "--mem", "--mem=64", "--mem=", "--mem=x", "--disk", "--disk=d,ro", "--disk=", "--net", "--net=n=@1",
             "--name", "--name=n", "--name=-n", "--name=", "--abi", "--abi=spt-v1", "--console", "--console=c",
             "--supervise", "--supervise=", "--json-report", "--json-report=r", "--x-exec-heap", "--huge-pages",
-            "--isolate", "--user", "--user=3:4", "--cgroup", "--cgroup=", "--cgroup=g", "--unknown", "---", "--=x",
+            "--isolate", "--user", "--user=3:4", "--cgroup", "--cgroup=", "--cgroup=g", "--gdb", "--dumpcore=d", "--unknown", "---", "--=x",
         ][..]), 0..8)) {
             let mut args = words("nabla run");
             args.extend(line.into_iter().map(OsString::from));

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 /// Runs a guest and returns the exit status: as the guest's own process where nothing is left to do when it ends,
 /// and as its parent where there is, or where the guest is no process.
 pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
-    if args.supervise || args.json_report.is_some() {
+    if args.supervise || args.json_report.is_some() || args.gdb.is_some() || args.dumpcore.is_some() {
         parent::run(args)
     } else {
         let guest = builder(args)?;
@@ -55,6 +55,9 @@ fn builder(args: &RunArgs) -> anyhow::Result<GuestBuilder> {
     }
     if args.supervise {
         guest = guest.supervision(Supervision::Full);
+    }
+    if let Some(directory) = &args.dumpcore {
+        guest = guest.core_dumps(directory);
     }
     Ok(guest)
 }

@@ -3,18 +3,29 @@
 use super::{RunArgs, builder, report::Report};
 use crate::{output, system};
 use anyhow::Context;
-use nabla_monitor::{ExitStatus, Guest};
+use nabla_monitor::{ExitStatus, GdbListener, Guest};
 use nix::sys::{
     signal::{SigSet, Signal},
     signalfd::{SfdFlags, SignalFd},
 };
 use rustix::event::{PollFd, PollFlags, poll};
-use std::time::{Instant, SystemTime};
+use std::{
+    path::Path,
+    time::{Instant, SystemTime},
+};
 
 /// Runs a guest, waits for it, and tells how it ended.
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     // First, since it takes descriptors by their numbers, which nothing that is opened here must have.
-    let guest = builder(args)?;
+    let mut guest = builder(args)?;
+    if let Some(place) = &args.gdb {
+        let listener = gdb_listener(place)?;
+        let image = args.image.display();
+        output::complain(&output::one_line(&format!(
+            "nabla: {image}: waiting for a debugger: gdb {image} -ex 'target remote {listener}'"
+        )));
+        guest = guest.gdb(listener);
+    }
     let report = args.json_report.as_deref().map(|path| Report::prepare(path, args)).transpose()?;
     // Before the guest starts: a signal that comes in between is not lost then, it waits.
     let signals = Signals::block()?;
@@ -33,10 +44,35 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if let Some(message) = describe(status, interrupted) {
         output::complain(&output::one_line(&format!("nabla: {}: {message}", args.image.display())));
     }
+    match guest.core() {
+        Ok(None) => {}
+        Ok(Some(core)) => {
+            let text = format!("nabla: {}: core dumped to {}", args.image.display(), core.display());
+            output::complain(&output::one_line(&text));
+        }
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            output::complain(&output::one_line(&format!("nabla: {}: {error:#}", args.image.display())));
+        }
+    }
     if let Some(report) = report {
         report.finish(&guest, status, interrupted, exit_code, started.0, duration)?;
     }
     Ok(exit_code)
+}
+
+/// A path has a slash, an address has none.
+pub fn gdb_listener(place: &Path) -> anyhow::Result<GdbListener> {
+    let listener = match place.to_str() {
+        Some(address) if !address.contains('/') => GdbListener::tcp(address),
+        _ => GdbListener::unix(place),
+    };
+    listener.with_context(|| {
+        format!(
+            "debuggers cannot be waited for at '{}' (ADDRESS:PORT, or the path of a socket)",
+            place.display()
+        )
+    })
 }
 
 /// Waits for a guest that this program is. Signals end both, as they end any program.

@@ -3,7 +3,7 @@
 use super::{VERSION, elftool::open_message, notes::Notes, strerror, tender_options::Options, warn};
 use crate::output;
 use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, ManifestError, abi};
-use nabla_monitor::{Disk, Error, ExitStatus, Fault, ImageFile, Runtime};
+use nabla_monitor::{Disk, Error, ExitStatus, Fault, GdbListener, ImageFile, Runtime};
 use std::{
     ffi::{OsStr, OsString},
     ops::RangeInclusive,
@@ -19,6 +19,8 @@ pub struct Tender {
     target: u32,
     versions: RangeInclusive<u32>,
     may_exec_heap: bool,
+    /// Whether it has the options for debugging.
+    debug: bool,
     /// What memory is a multiple of; the rest of `--mem` is not used.
     memory_unit: u64,
 }
@@ -29,6 +31,7 @@ pub const SPT: Tender = Tender {
     target: abi::TARGET_SPT,
     versions: abi::spt::VERSIONS,
     may_exec_heap: true,
+    debug: false,
     memory_unit: 1 << 20,
 };
 
@@ -38,8 +41,12 @@ pub const HVT: Tender = Tender {
     target: abi::TARGET_HVT,
     versions: abi::hvt::VERSIONS,
     may_exec_heap: false,
+    debug: false,
     memory_unit: abi::hvt::MEMORY_UNIT,
 };
+
+/// The same, with a debugger and core dumps.
+pub const HVT_DEBUG: Tender = Tender { name: "solo5-hvt-debug", debug: true, ..HVT };
 
 /// Why no guest runs.
 #[derive(Debug)]
@@ -88,6 +95,13 @@ fn usage(tender: &Tender) -> String {
     if tender.may_exec_heap {
         text.push_str("\n    --x-exec-heap (let the guest execute heap and stack; dangerous)");
     }
+    if tender.debug {
+        text.push_str(
+            "\n    --gdb (wait for gdb at the guest's first instruction)\
+             \n    --gdb-port=PORT (on this TCP port of 127.0.0.1; 1234)\
+             \n    --dumpcore=DIR (write a core dump when the guest aborts or faults)",
+        );
+    }
     text
 }
 
@@ -96,7 +110,7 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     let (options, kernel, guest_args) = split(args)?;
     let path = Path::new(kernel);
     let manifest = manifest(tender, path).map_err(Stop::Failed)?;
-    let options = Options::parse(options, &manifest, tender.may_exec_heap)?;
+    let options = Options::parse(options, &manifest, tender.may_exec_heap, tender.debug)?;
     if options.exec_heap {
         let warning = "WARNING: The use of --x-exec-heap is dangerous and not recommended";
         warn(name, &format!("{warning}: the guest can execute its heap and stack."));
@@ -126,8 +140,30 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
         guest = guest.net_device(name, tap);
         interfaces.push((net.interface, net.option));
     }
+    if let Some(port) = options.gdb.then_some(options.gdb_port) {
+        let listener = GdbListener::tcp(("127.0.0.1", port)).map_err(|error| {
+            Stop::Failed(format!("Could not listen on 127.0.0.1 port {port}: {}", strerror(&error)))
+        })?;
+        warn(
+            name,
+            &format!(
+                "Waiting for a debugger. Connect to it like this: gdb --ex=\"target remote {listener}\" {}",
+                path.display()
+            ),
+        );
+        guest = guest.gdb(listener);
+    }
+    if let Some(directory) = &options.core_directory {
+        // Under this name scripts look for it.
+        guest = guest.core_dumps(directory).name(HVT.name);
+    }
     let guest = guest.exec().map_err(|error| explain(&error, path, &interfaces))?;
     let status = guest.wait().map_err(|error| Stop::Failed(error.to_string()))?;
+    match guest.core() {
+        Ok(None) => {}
+        Ok(Some(core)) => warn(name, &format!("core dumped to {}", core.display())),
+        Err(error) => warn(name, &error.to_string()),
+    }
     match status {
         ExitStatus::Exited(_) | ExitStatus::Aborted => Ok(status.shell_code()),
         ExitStatus::Faulted(Fault { instruction_pointer: Some(rip), .. }) => {

@@ -12,7 +12,7 @@ use std::{
     fs::OpenOptions,
     io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// What the options say, by the names of devices.
@@ -26,6 +26,11 @@ pub struct Options {
     pub block_sizes: BTreeMap<String, u16>,
     pub nets: BTreeMap<String, Net>,
     pub macs: BTreeMap<String, MacAddress>,
+    /// Whether the tender has the three below.
+    debug: bool,
+    pub gdb: bool,
+    pub gdb_port: u16,
+    pub core_directory: Option<PathBuf>,
 }
 
 /// A disk that is open for reading and writing.
@@ -49,7 +54,12 @@ impl Options {
     pub const BLOCK_SIZE: u16 = 512;
 
     /// Parses the options in front of the image and opens the disks.
-    pub fn parse(words: &[OsString], manifest: &Manifest, may_exec_heap: bool) -> Result<Self, Stop> {
+    pub fn parse(
+        words: &[OsString],
+        manifest: &Manifest,
+        may_exec_heap: bool,
+        debug: bool,
+    ) -> Result<Self, Stop> {
         let mut options = Self {
             memory: ByteSize::mib(512),
             may_exec_heap,
@@ -58,6 +68,10 @@ impl Options {
             block_sizes: BTreeMap::new(),
             nets: BTreeMap::new(),
             macs: BTreeMap::new(),
+            debug,
+            gdb: false,
+            gdb_port: 1234,
+            core_directory: None,
         };
         for word in words {
             options.take(word, manifest)?;
@@ -106,6 +120,14 @@ impl Options {
             self.macs.insert(name.to_owned(), mac);
         } else if self.may_exec_heap && bytes == b"--x-exec-heap" {
             self.exec_heap = true;
+        } else if self.debug && bytes == b"--gdb" {
+            self.gdb = true;
+        } else if let Some(port) = bytes.strip_prefix(b"--gdb-port=").filter(|_| self.debug) {
+            let port = leading_number(port).and_then(|port| u16::try_from(port).ok());
+            self.gdb_port =
+                port.ok_or_else(|| Stop::Failed("Malformed argument to --gdb-port".to_owned()))?;
+        } else if let Some(path) = bytes.strip_prefix(b"--dumpcore=").filter(|_| self.debug) {
+            self.core_directory = Some(OsStr::from_bytes(path).into());
         } else {
             return Err(invalid(None));
         }
@@ -184,7 +206,7 @@ mod tests {
         let manifest =
             Manifest::new([(DeviceKind::Block, "storage"), (DeviceKind::Net, "service0")]).unwrap();
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Options::parse(&words, &manifest, true).map_err(|stop| match stop {
+        Options::parse(&words, &manifest, true, true).map_err(|stop| match stop {
             Stop::Failed(message) => vec![message],
             Stop::Usage(messages) => messages,
             Stop::Version => Vec::new(),

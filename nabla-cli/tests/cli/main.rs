@@ -1,5 +1,6 @@
 //! Tests of the `nabla` command as a whole.
 
+mod debug;
 mod inspect;
 mod run;
 mod solo5;
