@@ -23,28 +23,44 @@ const CALLS: &str = "20000";
 /// What every comparison needs.
 #[derive(Debug)]
 pub struct Setup {
-    nabla: PathBuf,
+    pub nabla: PathBuf,
     guests: PathBuf,
+    /// Those for virtual machines, where these can be had.
+    pub hvt_guests: Option<PathBuf>,
     solo5_spt: Option<PathBuf>,
+    solo5_hvt: Option<PathBuf>,
     directory: tempfile::TempDir,
-    runtime: Runtime,
+    pub runtime: Runtime,
 }
 
 impl Setup {
-    pub fn new(nabla: PathBuf, guests: PathBuf) -> Result<Self> {
+    pub fn new(nabla: PathBuf, guests: PathBuf, hvt_guests: PathBuf) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let disk: Vec<u8> = (0..DISK_MIB << 20).map(|i| (i * 31 % 251).to_le_bytes()[0]).collect();
+        fs::write(directory.path().join("small.img"), &disk[..1 << 20])?;
         fs::write(directory.path().join("disk.img"), disk)?;
         let bare = directory.path().join("bare");
         fs::write(&bare, bare_program())?;
         let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&bare, mode)?;
-        Ok(Self { nabla, guests, solo5_spt: find("solo5-spt"), directory, runtime: Runtime::new() })
+        Ok(Self {
+            nabla,
+            guests,
+            hvt_guests: fs::File::open("/dev/kvm").is_ok().then_some(hvt_guests),
+            solo5_spt: find("solo5-spt"),
+            solo5_hvt: find("solo5-hvt"),
+            directory,
+            runtime: Runtime::new(),
+        })
     }
 
     /// Names of peers that were not found.
     pub fn missing(&self) -> Vec<&'static str> {
-        if self.solo5_spt.is_none() { vec!["solo5-spt"] } else { Vec::new() }
+        [("solo5-spt", &self.solo5_spt), ("solo5-hvt", &self.solo5_hvt)]
+            .into_iter()
+            .filter(|(_, found)| found.is_none())
+            .map(|(name, _)| name)
+            .collect()
     }
 
     fn guest(&self, name: &str) -> PathBuf {
@@ -53,6 +69,14 @@ impl Setup {
 
     fn disk(&self) -> PathBuf {
         self.directory.path().join("disk.img")
+    }
+
+    pub fn small_disk(&self) -> PathBuf {
+        self.directory.path().join("small.img")
+    }
+
+    pub fn hvt(&self) -> Result<&Path> {
+        self.solo5_hvt.as_deref().context("solo5-hvt is not on PATH")
     }
 
     fn spt(&self) -> Result<&Path> {
@@ -95,6 +119,18 @@ impl Setup {
     }
 }
 
+/// What a comparison takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    None,
+    /// `solo5-spt`.
+    Spt,
+    /// Virtual machines.
+    Kvm,
+    /// Virtual machines and `solo5-hvt`.
+    Hvt,
+}
+
 /// A comparison of two things.
 #[derive(Debug)]
 pub struct Comparison {
@@ -106,14 +142,19 @@ pub struct Comparison {
     pub unit: &'static str,
     /// The ratio that is promised, if any.
     pub at_most: Option<f64>,
-    pub needs_solo5: bool,
+    pub peer: Peer,
     pub run: fn(&Setup, u32) -> Result<Measured>,
 }
 
 impl Comparison {
     /// Whether what it compares with is there.
     pub fn is_possible(&self, setup: &Setup) -> bool {
-        !self.needs_solo5 || setup.solo5_spt.is_some()
+        match self.peer {
+            Peer::None => true,
+            Peer::Spt => setup.solo5_spt.is_some(),
+            Peer::Kvm => setup.hvt_guests.is_some(),
+            Peer::Hvt => setup.hvt_guests.is_some() && setup.solo5_hvt.is_some(),
+        }
     }
 }
 
@@ -126,7 +167,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "solo5-spt, whole run",
             unit: "us",
             at_most: Some(0.5),
-            needs_solo5: true,
+            peer: Peer::Spt,
             run: |s, n| {
                 measure(
                     n,
@@ -141,7 +182,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "solo5-spt, whole run",
             unit: "us",
             at_most: Some(0.5),
-            needs_solo5: true,
+            peer: Peer::Spt,
             run: |s, n| {
                 measure(
                     n,
@@ -156,7 +197,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "solo5-spt, whole run",
             unit: "us",
             at_most: Some(1.0),
-            needs_solo5: true,
+            peer: Peer::Spt,
             run: |s, n| measure(n, || s.nabla(&[], "hello", &[]), || s.solo5(&[], "hello", &[])),
         },
         Comparison {
@@ -165,7 +206,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "a bare ELF file that exits",
             unit: "us",
             at_most: None,
-            needs_solo5: false,
+            peer: Peer::None,
             run: |s, n| {
                 let bare = s.directory.path().join("bare");
                 measure(n, || s.nabla(&[], "hello", &[]), || time(&bare, [""; 0]))
@@ -177,7 +218,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "the same with 4 MiB",
             unit: "us",
             at_most: Some(1.1),
-            needs_solo5: false,
+            peer: Peer::None,
             run: |s, n| {
                 let full = Supervision::Full;
                 measure(
@@ -193,7 +234,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "solo5-spt, the same guest",
             unit: "us",
             at_most: Some(1.05),
-            needs_solo5: true,
+            peer: Peer::Spt,
             run: |s, n| {
                 let ours = [OsString::from("--disk"), s.disk().into()];
                 let mut theirs = OsString::from("--block:storage=");
@@ -208,7 +249,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "solo5-spt, the same guest",
             unit: "us",
             at_most: Some(1.05),
-            needs_solo5: true,
+            peer: Peer::Spt,
             run: |s, n| {
                 let n = n.div_ceil(4);
                 measure(n, || s.nabla(&[], "calls", &[CALLS]), || s.solo5(&[], "calls", &[CALLS]))
@@ -220,7 +261,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "of a solo5-spt process with it",
             unit: "KiB",
             at_most: Some(0.2),
-            needs_solo5: true,
+            peer: Peer::Spt,
             run: |s, n| {
                 let n = n.div_ceil(10);
                 measure(n, || idle_in_library(s), || idle_in_solo5(s))

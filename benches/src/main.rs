@@ -4,6 +4,7 @@
 //! and what counts is the median of the ratios, pair by pair. Run it with `cargo xtask bench`.
 
 mod comparisons;
+mod machines;
 mod pairs;
 mod program;
 mod report;
@@ -30,13 +31,16 @@ struct Options {
     /// The directory of the built test guests
     #[arg(long)]
     guests: PathBuf,
+    /// The directory of those for virtual machines
+    #[arg(long)]
+    hvt_guests: PathBuf,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let setup = comparisons::Setup::new(options.nabla, options.guests)?;
+    let setup = comparisons::Setup::new(options.nabla, options.guests, options.hvt_guests)?;
     let mut results = Vec::new();
-    for comparison in comparisons::all() {
+    for comparison in comparisons::all().into_iter().chain(machines::all()) {
         if options.only.as_ref().is_some_and(|only| !comparison.name.contains(only)) {
             continue;
         }

@@ -36,6 +36,21 @@ where
     Ok(time.as_secs_f64() * 1e6)
 }
 
+/// Runs a program to its successful end. Returns what it printed.
+pub fn output<I>(program: &Path, args: I) -> Result<String>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString>,
+{
+    let mut command = Command::new(program);
+    command.args(args.into_iter().map(Into::into)).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().with_context(|| format!("cannot start {}", program.display()))?;
+    if !output.status.success() {
+        bail!("{command:?} failed ({})", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Proportional set size of a process, in KiB.
 pub fn proportional_memory(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");

@@ -57,11 +57,13 @@ pub fn nabla() -> Result<PathBuf> {
 }
 
 /// Builds the guests in the workspace `source` into `target/NAME` and returns where they are.
-pub fn guests(source: &str, name: &str) -> Result<PathBuf> {
+pub fn guests(source: &str, name: &str, options: &[&str]) -> Result<PathBuf> {
     let target = target_directory().join(name);
     let manifest = workspace().join(source).join("Cargo.toml");
     run(cargo()
-        .args(["build", "--release", "--manifest-path"])
+        .args(["build", "--release"])
+        .args(options)
+        .arg("--manifest-path")
         .arg(manifest)
         .arg("--target-dir")
         .arg(&target)

@@ -35,10 +35,12 @@ pub fn test(args: &[String]) -> Result<()> {
 /// Builds everything that is compared in release mode and runs the comparison.
 pub fn bench(args: &[String]) -> Result<()> {
     let nabla = build::nabla()?;
-    let guests = build::guests("guests", "guests")?;
+    let guests = build::guests("guests", "guests", &[])?;
+    let hvt_guests = build::guests("guests", "guests-hvt", &["--features", "hvt"])?;
     let mut command = cargo();
     command.args(["run", "--release", "--quiet", "--package", "nabla-benches", "--"]);
-    command.arg("--nabla").arg(nabla).arg("--guests").arg(guests).args(args);
+    command.arg("--nabla").arg(nabla).arg("--guests").arg(guests);
+    command.arg("--hvt-guests").arg(hvt_guests).args(args);
     run(&mut command)
 }
 
@@ -57,6 +59,7 @@ pub fn ci() -> Result<()> {
     let image_only =
         ["-p", "nabla-core", "--no-default-features", "--features", "image", "--", "-D", "warnings"];
     steps.push(step(&[&["clippy"][..], &image_only].concat()));
+    steps.push(step(&["clippy", "-p", "nabla-monitor", "--no-default-features", "--", "-D", "warnings"]));
     steps.push(step(&["clippy", "-p", "nabla-guest", "--features", "hvt", "--", "-D", "warnings"]));
     for other in OTHER_WORKSPACES {
         for tool in [&["fmt", "--check"][..], &["clippy", "--", "-D", "warnings"]] {

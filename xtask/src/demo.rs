@@ -12,7 +12,7 @@ const BLOCK: usize = 512;
 pub fn demo() -> Result<()> {
     println!("==> building nabla and the example guest");
     let nabla = build::nabla()?;
-    let guests = build::guests("examples/cat", "examples")?;
+    let guests = build::guests("examples/cat", "examples", &[])?;
 
     let directory = build::target_directory().join("demo");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
