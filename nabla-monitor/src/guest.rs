@@ -2,6 +2,7 @@
 
 use crate::{
     backend::Running,
+    counters::Counters,
     debug::overseer::Overseer,
     device::{ConsoleReader, Drained},
     error::Error,
@@ -162,6 +163,15 @@ impl Guest {
         self.running
             .usage()
             .map_err(|source| Error::Operation { operation: "read the guest's resource usage", source })
+    }
+
+    /// What the guest has made its monitor do so far: exits, hypercalls, bytes through devices, and time.
+    ///
+    /// `None` for a guest in a process: nothing stands between it and the kernel that could count, and
+    /// [`usage`](Self::usage) tells what the kernel does.
+    #[must_use]
+    pub fn counters(&self) -> Option<Counters> {
+        self.running.counters()
     }
 
     /// Whether the guest is supervised: see [`Supervision`](crate::Supervision).

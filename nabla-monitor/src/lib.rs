@@ -45,6 +45,7 @@
 mod backend;
 mod config;
 mod confine;
+mod counters;
 mod debug;
 mod device;
 mod elf_writer;
@@ -62,6 +63,7 @@ pub use crate::debug::gdb::GdbListener;
 pub use crate::{
     config::{GuestBuilder, Isolation, Supervision},
     confine::Identity,
+    counters::{Counters, DeviceCounters, Exits, Hypercalls},
     device::{
         Console, ConsoleReader, Disk, DiskError, DiskErrorKind, MacAddress, ParseMacError, Tap, TapError,
         TapErrorKind,

@@ -1,6 +1,7 @@
 //! `nabla run`.
 
 mod args;
+mod counters;
 pub mod device;
 pub mod fast;
 mod parent;

@@ -2,6 +2,7 @@
 
 use super::{
     RunArgs,
+    counters::CountersJson,
     device::{DiskSpec, NetSpec},
 };
 use crate::output::PendingFile;
@@ -67,6 +68,7 @@ impl Report {
             interrupted_by: interrupted.map(|signal| SignalJson::new(signal as i32)),
             status: StatusJson::new(status),
             usage: guest.usage()?.into(),
+            counters: guest.counters().map(CountersJson::from),
             devices: &self.devices,
         };
         let mut text = serde_json::to_vec_pretty(&json)?;
@@ -80,7 +82,7 @@ fn cannot_write(path: &Path) -> String {
 }
 
 /// Until the year 2554.
-fn nanoseconds(duration: Duration) -> u64 {
+pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -99,6 +101,7 @@ struct ReportJson<'a> {
     interrupted_by: Option<SignalJson>,
     status: StatusJson,
     usage: UsageJson,
+    counters: Option<CountersJson>,
     devices: &'a [DeviceJson],
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod process;
 
 use crate::{
     config::{AttachedDevice, Isolation, LaunchFailure, Supervision},
+    counters::Counters,
     debug::overseer::{Overseer, Plan},
     error::Error,
     exit::ExitStatus,
@@ -53,6 +54,10 @@ pub(crate) trait Running: Debug + Send + Sync {
     fn overseer(&self) -> &Mutex<Option<Overseer>>;
     /// Writes a core of a guest that nobody looks after.
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf>;
+    /// What was counted, where anybody stands between guest and kernel.
+    fn counters(&self) -> Option<Counters> {
+        None
+    }
     /// Takes the status of a guest that has ended. Called once.
     fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error>;
     /// Lets the guest live on. Otherwise dropping this kills it, and waits until it is gone.

@@ -1,7 +1,7 @@
 //! The host's side of a guest's devices, as hypercalls use them: every call is one system call on a descriptor that
 //! was opened before the guest ran.
 
-use super::control::Control;
+use super::{control::Control, counters::Tally};
 use crate::{
     config::{AttachedDevice, Backing},
     sys::{self, nr},
@@ -15,6 +15,7 @@ use rustix::{
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use vm_memory::VolatileSlice;
@@ -56,10 +57,16 @@ pub struct Devices {
     waitset: OwnedFd,
     precise_wait: bool,
     events: Vec<Event>,
+    pub tally: Arc<Tally>,
 }
 
 impl Devices {
-    pub fn new(attached: Vec<AttachedDevice>, console: OwnedFd, control: &Control) -> io::Result<Self> {
+    pub fn new(
+        attached: Vec<AttachedDevice>,
+        console: OwnedFd,
+        control: &Control,
+        tally: Arc<Tally>,
+    ) -> io::Result<Self> {
         let waitset = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&waitset, control.wake(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let mut devices = Vec::new();
@@ -78,7 +85,7 @@ impl Devices {
         let console_blocks = rustix::fs::fstat(&console)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile);
         let events = Vec::with_capacity(devices.len() + 1);
-        Ok(Self { devices, console, console_blocks, waitset, precise_wait: true, events })
+        Ok(Self { devices, console, console_blocks, waitset, precise_wait: true, events, tally })
     }
 
     fn get(&self, handle: u64) -> Option<&Device> {

@@ -6,6 +6,7 @@
 
 use super::{
     control::Control,
+    counters::{Direction, ticks},
     devices::{self, Devices, Interrupted},
     memory::{Access, BadAccess, GuestMemory},
 };
@@ -53,6 +54,7 @@ pub fn handle(
     devices: &mut Devices,
     control: &Control,
 ) -> Result<Outcome, BadAccess> {
+    devices.tally.hypercall(call);
     match call {
         Hypercall::Walltime => walltime(address, memory),
         Hypercall::Puts => puts(address, memory, devices, control),
@@ -80,6 +82,7 @@ fn puts(
 ) -> Result<Outcome, BadAccess> {
     let Puts { data, len } = memory.read(address)?;
     let bytes = memory.slice(data, len, Access::Read)?;
+    devices.tally.console_bytes.add(len);
     Ok(devices.console_write(&bytes, control).map_or_else(Outcome::from, |()| Outcome::Continue))
 }
 
@@ -91,7 +94,10 @@ fn poll(
 ) -> Result<Outcome, BadAccess> {
     memory.check(address, size_of::<Poll>() as u64, Access::Write)?;
     let Poll { timeout_nsecs, .. } = memory.read(address)?;
-    let ready = match devices.wait(Duration::from_nanos(timeout_nsecs), control) {
+    let since = ticks();
+    let waited = devices.wait(Duration::from_nanos(timeout_nsecs), control);
+    devices.tally.wait_ticks.add(ticks().wrapping_sub(since));
+    let ready = match waited {
         Ok(ready) => ready,
         Err(interrupted) => return Ok(interrupted.into()),
     };
@@ -110,6 +116,8 @@ fn block(
     memory.check(address, size_of::<BlockIo>() as u64, Access::Write)?;
     let io: BlockIo = memory.read(address)?;
     let ret = block_transfer(call, &io, memory, devices)?;
+    let direction = if call == Hypercall::BlockWrite { Direction::Write } else { Direction::Read };
+    devices.tally.device(io.handle, direction, io.len, ret);
     memory.write(address + offset_of!(BlockIo, ret) as u64, &ret)?;
     Ok(Outcome::Continue)
 }
@@ -158,6 +166,7 @@ fn net_write(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Ou
             }
         }
     };
+    devices.tally.device(io.handle, Direction::Write, io.len, ret);
     memory.write(address + offset_of!(NetIo, ret) as u64, &ret)?;
     Ok(Outcome::Continue)
 }
@@ -165,6 +174,7 @@ fn net_write(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Ou
 fn net_read(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Outcome, BadAccess> {
     memory.check(address, size_of::<NetIo>() as u64, Access::Write)?;
     let io: NetIo = memory.read(address)?;
+    let mut read = 0;
     let ret = match devices.net(io.handle) {
         None => R_EINVAL,
         Some(net) => {
@@ -172,13 +182,15 @@ fn net_read(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Out
             match devices::read(net, &buffer) {
                 Ok(0) | Err(Errno::AGAIN) => R_AGAIN,
                 Ok(length) => {
-                    memory.write(address + offset_of!(NetIo, len) as u64, &(length as u64))?;
+                    read = length as u64;
+                    memory.write(address + offset_of!(NetIo, len) as u64, &read)?;
                     R_OK
                 }
                 Err(_) => R_EUNSPEC,
             }
         }
     };
+    devices.tally.device(io.handle, Direction::Read, read, ret);
     memory.write(address + offset_of!(NetIo, ret) as u64, &ret)?;
     Ok(Outcome::Continue)
 }

@@ -253,7 +253,8 @@ impl Debuggee for Inspector {
     }
 
     fn counters(&mut self) -> io::Result<String> {
-        Ok(format!("resident       {} KiB", self.memory.resident()? >> 10))
+        let (counters, resident) = (self.shared.tally.counters(), self.memory.resident()?);
+        Ok(format!("{counters:#?}\nresident: {} KiB", resident >> 10))
     }
 
     fn let_go(&mut self) -> io::Result<()> {

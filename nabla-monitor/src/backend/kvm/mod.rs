@@ -2,6 +2,7 @@
 
 mod arch;
 mod control;
+mod counters;
 mod cpu;
 mod devices;
 mod emulate;
@@ -14,6 +15,7 @@ mod vcpu;
 mod vm;
 
 use self::{
+    counters::Tally,
     devices::Devices,
     filter::FilterConfig,
     inspect::{Inspector, Watched},
@@ -66,9 +68,10 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     );
     memory.place(area.address, &area.bytes).map_err(|e| cannot("write boot info", e))?;
 
-    let shared = Arc::new(Shared::new().map_err(|e| cannot("make event descriptors", e))?);
-    let devices =
-        Devices::new(guest.devices, console, &shared.control).map_err(|e| cannot("set up the devices", e))?;
+    let tally = Arc::new(Tally::new(guest.image.manifest(), machine.tsc_frequency));
+    let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(|e| cannot("make event descriptors", e))?);
+    let devices = Devices::new(guest.devices, console, &shared.control, tally)
+        .map_err(|e| cannot("set up the devices", e))?;
     let [vcpu, vm] = machine.descriptors();
     let filter = filter::build(&FilterConfig {
         vcpu,

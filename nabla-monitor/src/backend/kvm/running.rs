@@ -2,6 +2,7 @@
 
 use super::{
     control::Control,
+    counters::Tally,
     filter,
     inspect::{Inspector, Watched},
     memory::GuestMemory,
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{
     backend::Running,
+    counters::Counters,
     debug::{
         Debuggee, End, core,
         overseer::{self, Overseer},
@@ -50,6 +52,7 @@ pub(crate) struct KvmGuest {
 pub(super) struct Shared {
     pub control: Control,
     exit: OwnedFd,
+    pub tally: Arc<Tally>,
     ending: Mutex<Option<Ending>>,
 }
 
@@ -60,9 +63,9 @@ struct Ending {
 }
 
 impl Shared {
-    pub fn new() -> io::Result<Self> {
+    pub fn new(tally: Arc<Tally>) -> io::Result<Self> {
         let exit = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self { control: Control::new()?, exit, ending: Mutex::new(None) })
+        Ok(Self { control: Control::new()?, exit, tally, ending: Mutex::new(None) })
     }
 
     pub fn exit_descriptor(&self) -> RawFd {
@@ -213,6 +216,10 @@ impl Running for KvmGuest {
         let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"))?;
         let resident = self.memory.upgrade().map_or(Ok(0), |memory| memory.resident())?;
         Ok(ResourceUsage { max_resident: resident, resident, ..parse_stat(&stat) })
+    }
+
+    fn counters(&self) -> Option<Counters> {
+        Some(self.shared.tally.counters())
     }
 
     fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error> {

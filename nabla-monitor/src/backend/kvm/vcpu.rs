@@ -7,6 +7,7 @@ pub(super) use debug::end_of;
 use super::{
     arch,
     control::Control,
+    counters::ticks,
     cpu::{Cpu, Exception, flags, page_fault, vector},
     devices::Devices,
     emulate::{self, Step},
@@ -51,6 +52,8 @@ pub struct Vcpu {
     in_frame: bool,
     /// It is to stop after one instruction.
     stepping: bool,
+    /// When the guest was left, in ticks.
+    left: u64,
 }
 
 impl Vcpu {
@@ -61,6 +64,7 @@ impl Vcpu {
             cpu: Cpu::new(kvm_bindings::kvm_regs::default()),
             in_frame: false,
             stepping: false,
+            left: 0,
         }
     }
 
@@ -75,6 +79,7 @@ impl Vcpu {
 
     /// Runs the guest to its end. An error is one of KVM or of this program, not of the guest.
     pub fn run(&mut self, control: &Control) -> io::Result<ExitStatus> {
+        self.left = ticks();
         let status = self.run_to_end(control)?;
         self.show_end(status, control)?;
         Ok(status)
@@ -85,7 +90,9 @@ impl Vcpu {
             if control.port.wants_stop() {
                 self.stop_if_possible(&control.port)?;
             }
-            let ended = match self.enter()? {
+            let exit = self.enter()?;
+            self.count(&exit);
+            let ended = match exit {
                 Exit::Out { port, value } => self.hypercall(port, value, control)?,
                 Exit::OtherPort(port) => Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort)),
                 Exit::Halted => self.exception(control)?,
@@ -102,11 +109,28 @@ impl Vcpu {
         }
     }
 
+    fn count(&self, exit: &Exit) {
+        let tally = &self.devices.tally;
+        match exit {
+            // Hypercalls count themselves.
+            Exit::Out { .. } => {}
+            Exit::Halted => tally.exceptions.add(1),
+            Exit::Interrupted => tally.interruptions.add(1),
+            Exit::OtherPort(_) | Exit::Failed(_) | Exit::CannotEmulate => tally.others.add(1),
+        }
+    }
+
     /// Lets the guest run until it wants something.
     fn enter(&mut self) -> io::Result<Exit> {
         self.in_frame = false;
+        let tally = &self.devices.tally;
+        let entered = ticks();
+        tally.host_ticks.add(entered.wrapping_sub(self.left));
         let vcpu = &mut self.machine.vcpu;
-        let exit = match vcpu.run() {
+        let ran = vcpu.run();
+        self.left = ticks();
+        tally.guest_ticks.add(self.left.wrapping_sub(entered));
+        let exit = match ran {
             Ok(VcpuExit::IoOut(port, data)) => {
                 let value = data.try_into().map(u32::from_le_bytes).ok();
                 // SAFETY: the exit was one for an access to a port, so this is the field of the union in use.

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::{
-    backend::kvm::{arch, memory::MemoryOptions},
+    backend::kvm::{arch, counters::Tally, memory::MemoryOptions},
     config::{AttachedDevice, Backing},
     device::{MacAddress, OpenDisk, OpenTap},
 };
-use nabla_core::{Permissions, elf::PageRange};
+use nabla_core::{DeviceKind, Manifest, Permissions, elf::PageRange};
 use rustix::{
     fs::{MemfdFlags, memfd_create},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
@@ -55,7 +55,9 @@ fn machine() -> Machine {
         },
     ];
     let control = Control::new().unwrap();
-    let devices = Devices::new(attached, console, &control).unwrap();
+    let kinds = [(DeviceKind::Block, "disk"), (DeviceKind::Net, "net")];
+    let tally = std::sync::Arc::new(Tally::new(&Manifest::new(kinds).unwrap(), 1_000_000_000));
+    let devices = Devices::new(attached, console, &control, tally).unwrap();
     Machine { memory, devices, control, console: reader.into(), disk, wire }
 }
 
