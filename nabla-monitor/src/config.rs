@@ -237,7 +237,7 @@ impl GuestBuilder {
     /// and are ignored.
     ///
     /// A guest that needs a virtual machine cannot take the place of a process, and one that is debugged or whose core is
-    /// wanted needs this program. It is started instead, and returned.
+    /// wanted needs this program. It is started instead, and returned; see [`Guest::confine_program`].
     ///
     /// # Errors
     ///

@@ -60,6 +60,23 @@ impl Guest {
         Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None), name }
     }
 
+    /// Confines the program around a guest in a virtual machine, when it is there for that guest alone, as `nabla run` is.
+    ///
+    /// The calling thread can then only wait for this guest, kill it, write to the descriptors 0 to 2, and exit: it can
+    /// open, execute, start and look at nothing any more. **Every other descriptor of the program is closed**, but for
+    /// those that the guest needs, whoever owned it; other threads should not exist. A guest that is debugged, whose core
+    /// is wanted, or whose console this program reads needs more, and must not be confined so. Nothing happens where the
+    /// guest is a process, which is confined by itself.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses. The guest runs all the same.
+    pub fn confine_program(&self) -> Result<(), Error> {
+        self.running
+            .confine_program()
+            .map_err(|source| Error::Operation { operation: "confine the program around the guest", source })
+    }
+
     /// Waits until the guest has ended. Can be called again, and from several threads.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::build;
+use common::{build, in_child};
 use nabla_monitor::{Abi, ByteSize, Console, Error, ErrorKind, ExitStatus, Runtime};
 use nabla_testkit::{guest, need};
 use std::{
@@ -119,53 +119,6 @@ fn become_nobody() {
     rustix::thread::set_thread_groups(&[]).unwrap();
     rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
     rustix::thread::set_thread_res_uid(id, id, id).unwrap();
-}
-
-/// Runs `f` in a forked child.
-fn in_child(f: impl FnOnce() -> String) -> String {
-    use std::io::{Read, Write};
-    let (reader, writer) = rustix::pipe::pipe().unwrap();
-    // SAFETY: the test program has other threads, but `f` needs no lock of theirs; the child ends by _exit.
-    let pid = unsafe { libc_free::fork() };
-    if pid == 0 {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
-        let mut writer = fs::File::from(writer);
-        let _ = writer.write_all(result.unwrap_or_else(|_| "panicked".to_owned()).as_bytes());
-        libc_free::exit();
-    }
-    drop(writer);
-    let mut text = String::new();
-    fs::File::from(reader).read_to_string(&mut text).unwrap();
-    libc_free::wait(pid);
-    text
-}
-
-/// fork, _exit and waitpid by number: std has none of them.
-mod libc_free {
-    use std::arch::asm;
-
-    pub unsafe fn fork() -> i64 {
-        syscall(57, 0)
-    }
-
-    pub fn exit() -> ! {
-        syscall(231, 0);
-        unreachable!("exit_group does not return")
-    }
-
-    pub fn wait(pid: i64) {
-        syscall(61, pid);
-    }
-
-    fn syscall(number: i64, argument: i64) -> i64 {
-        let result;
-        // SAFETY: fork and exit_group take no pointers, and wait4 gets null ones.
-        unsafe {
-            asm!("syscall", inlateout("rax") number => result, in("rdi") argument, in("rsi") 0, in("rdx") 0,
-                 in("r10") 0, lateout("rcx") _, lateout("r11") _);
-        }
-        result
-    }
 }
 
 #[test]

@@ -20,7 +20,9 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
     } else {
         let guest = builder(args)?;
         tracing::info!("becoming the guest's process, unless it needs a virtual machine");
-        parent::stay(&guest.exec()?, args)
+        let guest = guest.exec()?;
+        guest.confine_program()?;
+        parent::stay(&guest, args)
     }
 }
 

@@ -158,6 +158,9 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
         guest = guest.core_dumps(directory).name(HVT.name);
     }
     let guest = guest.exec().map_err(|error| explain(&error, path, &interfaces))?;
+    if !options.gdb && options.core_directory.is_none() {
+        guest.confine_program().map_err(|error| Stop::Failed(error.to_string()))?;
+    }
     let status = guest.wait().map_err(|error| Stop::Failed(error.to_string()))?;
     match guest.core() {
         Ok(None) => {}

@@ -2,6 +2,7 @@
 
 mod debug;
 mod inspect;
+mod machine;
 mod run;
 mod solo5;
 mod supervise;

@@ -1,7 +1,7 @@
 //! `nabla run` as a parent: `--supervise` and `--json-report`.
 
-use crate::{outcome, run, shell};
-use nabla_testkit::guest;
+use crate::{nabla, outcome, run, shell};
+use nabla_testkit::{guest, guest_hvt, need};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 use std::{
@@ -146,9 +146,40 @@ fn report_has_the_documented_form() {
                 "user_time_ns": 1, "system_time_ns": 1, "max_resident_bytes": 1,
                 "minor_faults": 1, "major_faults": 1,
             },
+            "counters": null,
             "devices": [
                 { "kind": "block", "index": 1, "name": "storage", "path": disk, "read_only": true, "block_size": 1024 },
             ],
+        })
+    );
+}
+
+#[test]
+fn report_counts_what_a_virtual_machine_did() {
+    if !need::kvm() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("report.json");
+    let mut command = nabla();
+    command.args(["run", "--json-report"]).arg(&path).arg(guest_hvt("hello"));
+    assert_eq!(outcome(&mut command).stdout, "Hello, World\n");
+    let mut counters = report(&path)["counters"].take();
+    for key in ["time_in_guest_ns", "time_in_host_ns"] {
+        assert!(counters[key].as_u64().is_some_and(|number| number > 0), "{key}");
+        counters[key] = json!(1);
+    }
+    let puts = counters["hypercalls"]["puts"].as_u64().unwrap();
+    assert_eq!(
+        counters,
+        json!({
+            "exits": { "hypercalls": puts + 1, "exceptions": 0, "interruptions": 0, "others": 0 },
+            "hypercalls": {
+                "walltime": 0, "puts": puts, "poll": 0, "block_write": 0, "block_read": 0,
+                "net_write": 0, "net_read": 0, "halt": 1,
+            },
+            "console_bytes": 13, "devices": [],
+            "time_in_guest_ns": 1, "time_in_host_ns": 1, "time_waiting_ns": 0,
         })
     );
 }
@@ -196,7 +227,7 @@ fn report_is_left_alone_when_no_guest_starts() {
     assert_eq!(seen.status, 125);
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    let missing = outcome(crate::nabla().args(["run", "/nonexistent", "--json-report"]).arg(&path));
+    let missing = outcome(nabla().args(["run", "/nonexistent", "--json-report"]).arg(&path));
     assert_eq!(missing.status, 127);
 }
 

@@ -58,6 +58,11 @@ pub(crate) trait Running: Debug + Send + Sync {
     fn counters(&self) -> Option<Counters> {
         None
     }
+    /// Takes from the calling thread what it does not need to wait for the guest, and closes all other descriptors of
+    /// the program.
+    fn confine_program(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Takes the status of a guest that has ended. Called once.
     fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error>;
     /// Lets the guest live on. Otherwise dropping this kills it, and waits until it is gone.

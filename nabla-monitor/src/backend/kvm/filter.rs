@@ -54,51 +54,15 @@ mod extra {
     pub const SET_IDENTITY: [u64; 8] = [105, 106, 113, 114, 116, 117, 119, 39];
 }
 
-/// Allows what the thread does while the guest runs and when it ends. Everything else fails with EPERM: a thread
-/// that was killed would leave the host program waiting for it.
-pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
+/// Rules by the numbers of system calls; a call without one is denied.
+pub type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// What every thread needs: to wait, to give memory back, to end.
+pub fn always_allowed() -> Rules {
     use extra::{
-        BRK, CLOCK_GETTIME, GETRUSAGE, IOCTL, MINCORE, POLL, PWRITE64, RT_SIGRETURN, RT_SIGTIMEDWAIT,
-        SCHED_YIELD, SIGALTSTACK,
+        BRK, CLOCK_GETTIME, GETRUSAGE, MINCORE, POLL, RT_SIGRETURN, RT_SIGTIMEDWAIT, SCHED_YIELD, SIGALTSTACK,
     };
-    const EQ: SeccompCmpOp = SeccompCmpOp::Eq;
-    const PROT_EXEC: u64 = 4;
-    let DeviceDescriptors { console, waitset, disks, nets } = &config.devices;
-    let is = |index, value| SeccompCondition::new(index, Dword, EQ, value);
-    let on = |descriptors: &[RawFd]| -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-        descriptors.iter().map(|fd| SeccompRule::new(vec![is(0, u64::from(fd.cast_unsigned()))?])).collect()
-    };
-    let joined = |parts: &[&[RawFd]]| parts.concat();
-    let vcpu = u64::from(config.vcpu.cast_unsigned());
-    let not_executable = || -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-        let masked = SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?;
-        Ok(vec![SeccompRule::new(vec![masked])?])
-    };
-    let requests = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
-        .into_iter()
-        .chain(LOOK)
-        .map(|request| SeccompRule::new(vec![is(0, vcpu)?, SeccompCondition::new(1, Dword, EQ, request)?]))
-        .collect::<Result<_, _>>()?;
-    let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets].concat();
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for (number, rule) in [
-        (IOCTL, requests),
-        (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
-        (nr::WRITE, on(&joined(&[nets, &[*console, config.exit, config.look]]))?),
-        (EPOLL_PWAIT, on(&[*waitset])?),
-        (EPOLL_PWAIT2, on(&[*waitset])?),
-        (nr::CLOSE, on(&used)?),
-        (nr::MMAP, not_executable()?),
-        (nr::MPROTECT, not_executable()?),
-    ] {
-        rules.insert(number.cast_signed(), rule);
-    }
-    // A call without a rule would be allowed with any descriptor, so it is left out.
-    if !disks.is_empty() {
-        rules.insert(nr::PREAD64.cast_signed(), on(disks)?);
-        rules.insert(PWRITE64.cast_signed(), on(disks)?);
-    }
-    for number in [
+    let numbers = [
         nr::MUNMAP,
         nr::MADVISE,
         nr::FUTEX,
@@ -114,16 +78,95 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         RT_SIGTIMEDWAIT,
         SIGALTSTACK,
         CLOCK_GETTIME,
-    ] {
-        rules.insert(number.cast_signed(), Vec::new());
-    }
+    ];
     // When the host program changes its user, the C library makes every thread do so, and aborts the program if one
     // cannot. The thread has no new privileges to gain by it.
-    for number in extra::SET_IDENTITY {
-        rules.insert(number.cast_signed(), Vec::new());
-    }
+    numbers.into_iter().chain(extra::SET_IDENTITY).map(|number| (number.cast_signed(), Vec::new())).collect()
+}
+
+/// Any of these descriptors as first argument.
+pub fn on(descriptors: &[RawFd]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    descriptors.iter().map(|&fd| SeccompRule::new(vec![is(0, u64::from(fd.cast_unsigned()))?])).collect()
+}
+
+/// An argument of 32 bits with this value.
+pub fn is(index: u8, value: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(index, Dword, SeccompCmpOp::Eq, value)
+}
+
+/// Memory that is not to be executed as third argument.
+pub fn not_executable() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    const PROT_EXEC: u64 = 4;
+    let masked = SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?;
+    Ok(vec![SeccompRule::new(vec![masked])?])
+}
+
+/// Everything without a rule fails with EPERM: a thread that was killed would leave the host program waiting for it.
+pub fn finish(rules: Rules) -> Result<BpfProgram, seccompiler::BackendError> {
     let denied = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().cast_unsigned());
     SeccompFilter::new(rules, denied, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
+}
+
+/// Allows what the thread does while the guest runs and when it ends.
+pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
+    let DeviceDescriptors { console, waitset, disks, nets } = &config.devices;
+    let joined = |parts: &[&[RawFd]]| parts.concat();
+    let vcpu = u64::from(config.vcpu.cast_unsigned());
+    let requests = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
+        .into_iter()
+        .chain(LOOK)
+        .map(|request| SeccompRule::new(vec![is(0, vcpu)?, is(1, request)?]))
+        .collect::<Result<_, _>>()?;
+    let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets].concat();
+    let mut rules = always_allowed();
+    for (number, rule) in [
+        (extra::IOCTL, requests),
+        (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
+        (nr::WRITE, on(&joined(&[nets, &[*console, config.exit, config.look]]))?),
+        (EPOLL_PWAIT, on(&[*waitset])?),
+        (EPOLL_PWAIT2, on(&[*waitset])?),
+        (nr::CLOSE, on(&used)?),
+        (nr::MMAP, not_executable()?),
+        (nr::MPROTECT, not_executable()?),
+    ] {
+        rules.insert(number.cast_signed(), rule);
+    }
+    // A call without a rule would be allowed with any descriptor, so it is left out.
+    if !disks.is_empty() {
+        rules.insert(nr::PREAD64.cast_signed(), on(disks)?);
+        rules.insert(extra::PWRITE64.cast_signed(), on(disks)?);
+    }
+    finish(rules)
+}
+
+/// For the thread that waits for the guest in a program that is there for nothing else: it waits, ends the guest, prints
+/// and exits.
+pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
+    const STANDARD: [RawFd; 3] = [0, 1, 2];
+    const TGKILL: u64 = 234;
+    const EXIT_GROUP: u64 = 231;
+    let process = u64::from(rustix::process::getpid().as_raw_nonzero().get().cast_unsigned());
+    let own_kick = SeccompRule::new(vec![is(0, process)?, is(2, u64::from(super::control::KICK))?])?;
+    let mut rules = always_allowed();
+    for (number, rule) in [
+        (nr::WRITE, on(&[&STANDARD[..], &[config.exit, config.wake, config.look]].concat())?),
+        (nr::MMAP, not_executable()?),
+        (nr::MPROTECT, not_executable()?),
+        (TGKILL, vec![own_kick]),
+        // Everything that it closes is its own, and nothing can be opened any more.
+        (nr::CLOSE, Vec::new()),
+        (EXIT_GROUP, Vec::new()),
+    ] {
+        rules.insert(number.cast_signed(), rule);
+    }
+    finish(rules)
+}
+
+/// Every descriptor of it, but for the standard ones, and what the guest's owner needs.
+pub fn descriptors(config: &FilterConfig) -> Vec<RawFd> {
+    let DeviceDescriptors { console, waitset, disks, nets } = &config.devices;
+    let own = [config.vcpu, config.vm, config.exit, config.wake, config.look, *console, *waitset];
+    [&own[..], disks, nets].concat()
 }
 
 /// Takes the calling thread's rights away, for good.

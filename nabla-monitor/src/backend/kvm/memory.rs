@@ -1,10 +1,19 @@
 //! Guest memory, and what a guest may do with each part of it.
 
-use super::arch;
+use super::{arch, reservation::Reservation};
 use nabla_core::{Image, Permissions, abi::PAGE_SIZE, elf::PageRange};
 use std::{fmt, fs::File, io};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileSlice,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// What the view is told of its mapping; it maps nothing itself.
+const PROT_READ: i32 = 1;
+const PROT_WRITE: i32 = 2;
+const MAP_PRIVATE: i32 = 2;
+const MAP_ANONYMOUS: i32 = 0x20;
+const MAP_NORESERVE: i32 = 0x4000;
 
 /// What is to be done with memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +36,9 @@ pub struct BadAccess {
 /// The memory of a guest, from address 0 on. Every access is checked against what the guest's page tables allow it,
 /// so that it cannot make the monitor write where it may not write itself.
 pub struct GuestMemory {
+    // In the order in which they are dropped: the view before what it shows.
     mapping: GuestMemoryMmap,
+    _space: Reservation,
     /// Ascending and disjoint. The page tables are made of the same.
     regions: Vec<PageRange>,
     size: u64,
@@ -51,8 +62,14 @@ impl GuestMemory {
     /// `size` bytes of zeros. Nothing of it is used before it is touched.
     pub fn new(size: u64, regions: Vec<PageRange>, options: MemoryOptions) -> io::Result<Self> {
         let length = usize::try_from(size).map_err(io::Error::other)?;
-        let mapping = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), length)]).map_err(io::Error::other)?;
-        let memory = Self { mapping, regions, size, length };
+        let space = Reservation::new(length)?;
+        let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+        // SAFETY: the range is that of the reservation, which lives as long as the view.
+        let region = unsafe { MmapRegion::build_raw(space.memory(), length, protection, flags) };
+        let region = GuestRegionMmap::new(region.map_err(io::Error::other)?, GuestAddress(0));
+        let mapping = GuestMemoryMmap::from_regions(vec![region.ok_or(io::ErrorKind::InvalidInput)?])
+            .map_err(io::Error::other)?;
+        let memory = Self { mapping, _space: space, regions, size, length };
         memory.advise(rustix::mm::Advice::LinuxDontFork)?;
         if !options.dumpable {
             memory.advise(rustix::mm::Advice::LinuxDontDump)?;

@@ -10,6 +10,7 @@ mod filter;
 mod hypercall;
 mod inspect;
 mod memory;
+mod reservation;
 mod running;
 mod vcpu;
 mod vm;
@@ -73,15 +74,14 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     let devices = Devices::new(guest.devices, console, &shared.control, tally)
         .map_err(|e| cannot("set up the devices", e))?;
     let [vcpu, vm] = machine.descriptors();
-    let filter = filter::build(&FilterConfig {
+    let filter = FilterConfig {
         vcpu,
         vm,
         exit: shared.exit_descriptor(),
         wake: shared.control.wake().as_raw_fd(),
         look: shared.control.port.event().as_raw_fd(),
         devices: devices.descriptors(),
-    })
-    .map_err(|e| cannot("build the system call filter", io::Error::other(e)))?;
+    };
     let overseer = if guest.inside.is_empty() {
         None
     } else {
@@ -91,5 +91,5 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         Some(overseer.map_err(|e| cannot("start a thread that looks into the guest", e))?)
     };
     let vcpu = Vcpu::new(machine, devices);
-    KvmGuest::start(&guest.name, vcpu, shared, &memory, filter, runtime.landlock_abi(), overseer)
+    KvmGuest::start(&guest.name, vcpu, shared, &memory, runtime.landlock_abi(), overseer, filter)
 }

@@ -3,7 +3,7 @@
 use super::{
     control::Control,
     counters::Tally,
-    filter,
+    filter::{self, FilterConfig},
     inspect::{Inspector, Watched},
     memory::GuestMemory,
     vcpu::{Vcpu, end_of},
@@ -21,7 +21,10 @@ use crate::{
     guest::ResourceUsage,
     sys,
 };
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::Errno,
+};
 use seccompiler::BpfProgram;
 use std::{
     fs, io,
@@ -43,6 +46,8 @@ pub(crate) struct KvmGuest {
     thread: Mutex<Option<JoinHandle<()>>>,
     memory: Weak<GuestMemory>,
     overseer: Mutex<Option<Overseer>>,
+    filter: FilterConfig,
+    landlock_abi: Option<u32>,
     /// The process that may end it: not a fork of it.
     owner: i32,
 }
@@ -90,10 +95,18 @@ impl KvmGuest {
         vcpu: Vcpu,
         shared: Arc<Shared>,
         memory: &Arc<GuestMemory>,
-        filter: BpfProgram,
         landlock_abi: Option<u32>,
         overseer: Option<Overseer>,
+        filter: FilterConfig,
     ) -> Result<Self, Error> {
+        let cannot =
+            |step: &str, source| Error::Launch { step: step.to_owned(), source, hint: String::new() };
+        // Whoever wants to look into it waits for its end.
+        let gone = || shared.control.port.end(End::Signal(SIGKILL));
+        let program = filter::build(&filter).map_err(|error| {
+            gone();
+            cannot("build the system call filter", io::Error::other(error))
+        })?;
         let (ready, confined) = mpsc::sync_channel(1);
         let theirs = Arc::clone(&shared);
         // The thread runs no handler of the host program, and takes no signal from those who wait for one.
@@ -101,10 +114,10 @@ impl KvmGuest {
         let name: String = name.chars().filter(|&c| c != '\0').collect();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             theirs.control.enter();
-            let result = prepare_thread(&filter, landlock_abi);
+            let result = prepare_thread(&program, landlock_abi);
             let failed = result.is_err();
             let _ = ready.send(result);
-            drop((ready, filter));
+            drop((ready, program));
             if !failed {
                 run(vcpu, &theirs);
             } else {
@@ -112,10 +125,6 @@ impl KvmGuest {
             }
         });
         drop(blocked);
-        let cannot =
-            |step: &str, source| Error::Launch { step: step.to_owned(), source, hint: String::new() };
-        // Whoever wants to look into it waits for its end.
-        let gone = || shared.control.port.end(End::Signal(SIGKILL));
         let thread = thread.map_err(|source| {
             gone();
             cannot("start a thread for the guest", source)
@@ -131,6 +140,8 @@ impl KvmGuest {
             thread: Mutex::new(Some(thread)),
             memory: Arc::downgrade(memory),
             overseer: Mutex::new(overseer),
+            filter,
+            landlock_abi,
             owner: own_pid(),
         })
     }
@@ -220,6 +231,28 @@ impl Running for KvmGuest {
 
     fn counters(&self) -> Option<Counters> {
         Some(self.shared.tally.counters())
+    }
+
+    fn confine_program(&self) -> io::Result<()> {
+        let cannot_close = |errno: Errno| -> io::Error { errno.into() };
+        let mut kept = filter::descriptors(&self.filter);
+        kept.extend([0, 1, 2]);
+        kept.sort_unstable();
+        kept.dedup();
+        let number = |descriptor: RawFd| descriptor.cast_unsigned();
+        let ends = kept.iter().skip(1).map(|&fd| number(fd)).chain([u32::MAX]);
+        for (&kept, end) in kept.iter().zip(ends) {
+            let first = number(kept) + 1;
+            // The last range has no end of its own.
+            let last = if end == u32::MAX { end } else { end - 1 };
+            if first <= last {
+                let range = [u64::from(first), u64::from(last), 0, 0, 0, 0];
+                // SAFETY: whatever else this program has open, it has promised to be there for the guest alone.
+                sys::check(unsafe { sys::syscall(sys::nr::CLOSE_RANGE, range) }).map_err(cannot_close)?;
+            }
+        }
+        let program = filter::build_for_owner(&self.filter).map_err(io::Error::other)?;
+        filter::confine_thread(&program, self.landlock_abi)
     }
 
     fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error> {
