@@ -5,7 +5,13 @@ mod common;
 use common::{build, build_hvt, open_descriptors};
 use nabla_monitor::{Console, Error, ExitStatus, GdbListener, Guest, GuestBuilder, Runtime};
 use nabla_testkit::need;
-use std::{fs, io::Read, net::TcpStream, os::unix::fs::FileExt, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::FileExt,
+    path::Path,
+};
 
 type Build = fn(&Runtime, &str) -> GuestBuilder;
 
@@ -127,13 +133,17 @@ fn a_guest_that_nobody_debugs_can_be_dropped() {
         let runtime = Runtime::new();
         drop(build(&runtime, "exit").start().unwrap());
         let before = open_descriptors().len();
-        for _ in 0..3 {
+        for round in 0..3 {
             let listener = GdbListener::tcp("127.0.0.1:0").unwrap();
             let address = listener.to_string();
             let guest = build(&runtime, "exit").gdb(listener).start().unwrap();
             assert_eq!(guest.try_wait().unwrap(), None);
-            // Somebody may be in the middle of it.
-            let connection = TcpStream::connect(&address).unwrap();
+            // Somebody may be in the middle of it: connected, or talking and silent then.
+            let mut connection = TcpStream::connect(&address).unwrap();
+            if round > 0 {
+                connection.write_all(b"$?#3f").unwrap();
+                connection.read_exact(&mut [0; 2]).unwrap();
+            }
             drop(guest);
             drop(connection);
             assert!(TcpStream::connect(&address).is_err(), "it still listens");

@@ -52,7 +52,9 @@ impl Plan {
         prepare: impl FnOnce(&mut D) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Overseer> {
         let request = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared { request, requests: Mutex::default(), core: Mutex::new(None) });
+        let closing = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let shared =
+            Arc::new(Shared { request, closing, requests: Mutex::default(), core: Mutex::new(None) });
         let (name, theirs) = (name.to_owned(), Arc::clone(&shared));
         let blocked = crate::sys::BlockedSignals::all_but_setxid();
         let thread = thread::Builder::new().name("overseer".to_owned()).spawn(move || {
@@ -69,6 +71,8 @@ impl Plan {
 pub(super) struct Shared {
     /// Readable when there are requests.
     request: OwnedFd,
+    /// Readable when nobody needs the thread any more.
+    closing: OwnedFd,
     requests: Mutex<Requests>,
     /// What became of the core at the end.
     core: Mutex<Option<io::Result<PathBuf>>>,
@@ -118,6 +122,8 @@ impl Overseer {
     }
 
     fn join(&mut self) {
+        // A debugger that says nothing is not waited for.
+        let _ = rustix::io::write(&self.shared.closing, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take()
             && self.owner == std::process::id()
         {
@@ -183,6 +189,12 @@ impl Task {
             own.iter().chain(others).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         rustix::io::retry_on_intr(|| poll(&mut set, None))?;
         Ok(())
+    }
+
+    /// Readable when nobody needs this any more.
+    #[cfg(feature = "gdb")]
+    pub(super) fn closing(&self) -> io::Result<OwnedFd> {
+        self.shared.closing.try_clone()
     }
 
     /// Says whether the guest stands still, and why. Meanwhile writes the cores that are wanted.

@@ -14,10 +14,16 @@ use gdbstub::{
     },
 };
 use rustix::{
+    event::{PollFd, PollFlags, poll},
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
-use std::{collections::VecDeque, io, marker::PhantomData, os::fd::AsFd};
+use std::{
+    collections::VecDeque,
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, OwnedFd},
+};
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +43,9 @@ pub fn run(task: &mut Task, stream: Stream) -> io::Result<Outcome> {
     if let Stream::Unix(stream) = &stream {
         stream.set_nonblocking(false)?;
     }
+    let closing = task.closing()?;
     let mut target = Target::new(task);
-    let wire = Wire { stream, received: VecDeque::new(), to_send: Vec::new() };
+    let wire = Wire { stream, closing, received: VecDeque::new(), to_send: Vec::new() };
     let result = GdbStub::new(wire).run_blocking::<Loop<'_>>(&mut target);
     match result {
         Ok(DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_)) => {
@@ -92,6 +99,8 @@ impl<'a> BlockingEventLoop for Loop<'a> {
 /// The connection, with buffers.
 pub struct Wire {
     stream: Stream,
+    /// Readable when nobody needs the session any more.
+    closing: OwnedFd,
     received: VecDeque<u8>,
     to_send: Vec<u8>,
 }
@@ -136,7 +145,13 @@ impl ConnectionExt for Wire {
             if let Some(byte) = self.received.pop_front() {
                 return Ok(byte);
             }
-            self.receive(RecvFlags::empty())?;
+            let mut set = [&self.stream as &dyn AsFd, &self.closing]
+                .map(|source| PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN));
+            rustix::io::retry_on_intr(|| poll(&mut set, None))?;
+            if !set[1].revents().is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.receive(RecvFlags::DONTWAIT)?;
         }
     }
 
