@@ -1,7 +1,8 @@
-//! What takes rights away from a guest's process, besides the system call filter.
+//! What takes rights away from guests.
 
 pub mod landlock;
 pub mod namespaces;
+pub mod seccomp;
 
 /// Whom a guest's process runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,14 +3,17 @@
 
 use super::devices::{DeviceDescriptors, EPOLL_PWAIT, EPOLL_PWAIT2};
 use crate::{
-    confine::landlock,
+    confine::{
+        landlock,
+        seccomp::{self, Rules},
+    },
     sys::{self, nr},
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpArgLen::Qword, SeccompCmpOp,
-    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    SeccompCondition, SeccompRule,
 };
-use std::{collections::BTreeMap, io, os::fd::RawFd};
+use std::{io, os::fd::RawFd};
 
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
@@ -53,9 +56,6 @@ mod extra {
     /// signal's handler makes sure of its sender.
     pub const SET_IDENTITY: [u64; 8] = [105, 106, 113, 114, 116, 117, 119, 39];
 }
-
-/// Rules by the numbers of system calls; a call without one is denied.
-pub type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// What every thread needs: to wait, to give memory back, to end.
 pub fn always_allowed() -> Rules {
@@ -104,7 +104,7 @@ pub fn not_executable() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
 /// Everything without a rule fails with EPERM: a thread that was killed would leave the host program waiting for it.
 pub fn finish(rules: Rules) -> Result<BpfProgram, seccompiler::BackendError> {
     let denied = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().cast_unsigned());
-    SeccompFilter::new(rules, denied, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
+    seccomp::compile(rules, denied)
 }
 
 /// Allows what the thread does while the guest runs and when it ends.
@@ -190,44 +190,19 @@ pub fn confine_thread(program: &BpfProgram, landlock_abi: Option<u32>) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::confine::seccomp::interpreter::{ALLOW, X86_64, run};
 
     fn config() -> FilterConfig {
         let devices = DeviceDescriptors { console: 1, waitset: 9, disks: vec![20, 21], nets: vec![30] };
         FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, devices }
     }
 
-    /// Runs the filter as the kernel does (classic BPF, as far as seccomp filters use it). True when it allows.
+    /// Whether the filter allows a call; otherwise it fails with EPERM.
     fn allows(program: &BpfProgram, number: u64, args: [u64; 6]) -> bool {
-        const ARCH_X86_64: u32 = 0xc000_003e;
-        const ALLOW: u32 = 0x7fff_0000;
         const EPERM: u32 = 0x0005_0001;
-        let mut data = Vec::new();
-        data.extend_from_slice(&u32::try_from(number).unwrap().to_le_bytes());
-        data.extend_from_slice(&ARCH_X86_64.to_le_bytes());
-        data.extend_from_slice(&[0; 8]);
-        args.iter().for_each(|arg| data.extend_from_slice(&arg.to_le_bytes()));
-        let (mut accumulator, mut pc) = (0_u32, 0_usize);
-        loop {
-            let instruction = &program[pc];
-            pc += 1;
-            let k = instruction.k;
-            let jump = |taken: bool| usize::from(if taken { instruction.jt } else { instruction.jf });
-            match instruction.code {
-                0x20 => {
-                    accumulator = u32::from_le_bytes(data[k as usize..k as usize + 4].try_into().unwrap());
-                }
-                0x15 => pc += jump(accumulator == k),
-                0x25 => pc += jump(accumulator > k),
-                0x35 => pc += jump(accumulator >= k),
-                0x05 => pc += k as usize,
-                0x54 => accumulator &= k,
-                0x06 => {
-                    assert!(k == ALLOW || k == EPERM, "{k:#x}");
-                    return k == ALLOW;
-                }
-                code => panic!("instruction {code:#x} is not known to this interpreter"),
-            }
-        }
+        let action = run(program, X86_64, u32::try_from(number).unwrap(), args);
+        assert!(action == ALLOW || action == EPERM, "{action:#x}");
+        action == ALLOW
     }
 
     #[test]

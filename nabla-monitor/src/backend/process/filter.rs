@@ -1,9 +1,10 @@
 //! The system call filter of an `spt` guest.
 
+use crate::confine::seccomp;
 use nabla_core::abi::spt::syscall;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpArgLen::Qword, SeccompCmpOp,
-    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    SeccompCondition, SeccompRule,
 };
 
 /// A device in the guest's descriptor table.
@@ -78,54 +79,14 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         rules.push((syscall::PREAD64, block_io.clone()));
         rules.push((syscall::PWRITE64, block_io));
     }
-    SeccompFilter::new(
-        rules.into_iter().map(|(number, rules)| (i64::from(number), rules)).collect(),
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?
-    .try_into()
+    let rules = rules.into_iter().map(|(number, rules)| (i64::from(number), rules)).collect();
+    seccomp::compile(rules, SeccompAction::KillProcess)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ARCH_X86_64: u32 = 0xc000_003e;
-    const ARCH_I386: u32 = 0x4000_0003;
-    const ALLOW: u32 = 0x7fff_0000;
-    const KILL_PROCESS: u32 = 0x8000_0000;
-
-    /// Runs a filter as the kernel does (classic BPF, as far as seccomp filters use it).
-    fn run(program: &BpfProgram, arch: u32, number: u32, args: [u64; 6]) -> u32 {
-        let mut data = Vec::new();
-        data.extend_from_slice(&number.to_le_bytes());
-        data.extend_from_slice(&arch.to_le_bytes());
-        data.extend_from_slice(&0_u64.to_le_bytes());
-        for arg in args {
-            data.extend_from_slice(&arg.to_le_bytes());
-        }
-        let (mut accumulator, mut pc) = (0_u32, 0_usize);
-        loop {
-            let instruction = &program[pc];
-            pc += 1;
-            let k = instruction.k;
-            let jump = |taken: bool| usize::from(if taken { instruction.jt } else { instruction.jf });
-            match instruction.code {
-                0x20 => {
-                    let at = k as usize;
-                    accumulator = u32::from_le_bytes(data[at..at + 4].try_into().unwrap());
-                }
-                0x15 => pc += jump(accumulator == k),
-                0x25 => pc += jump(accumulator > k),
-                0x35 => pc += jump(accumulator >= k),
-                0x05 => pc += k as usize,
-                0x54 => accumulator &= k,
-                0x06 => return k,
-                code => panic!("instruction {code:#x} is not known to this interpreter"),
-            }
-        }
-    }
+    use crate::confine::seccomp::interpreter::{ALLOW, I386, KILL_PROCESS, X86_64, run};
 
     fn config() -> FilterConfig {
         FilterConfig {
@@ -156,7 +117,7 @@ mod tests {
             (syscall::ARCH_PRCTL, [0x1002, 0x1234, 0, 0, 0, 0]),
             (syscall::EXIT_GROUP, [u64::MAX; 6]),
         ] {
-            assert_eq!(run(&program, ARCH_X86_64, number, args), ALLOW, "{number} {args:x?}");
+            assert_eq!(run(&program, X86_64, number, args), ALLOW, "{number} {args:x?}");
         }
     }
 
@@ -187,7 +148,7 @@ mod tests {
             (syscall::CLOCK_GETTIME, [7, 0x1234, 0, 0, 0, 0]),
             (syscall::ARCH_PRCTL, [0x1001, 0x1234, 0, 0, 0, 0]),
         ] {
-            assert_eq!(run(&program, ARCH_X86_64, number, args), KILL_PROCESS, "{number} {args:x?}");
+            assert_eq!(run(&program, X86_64, number, args), KILL_PROCESS, "{number} {args:x?}");
         }
     }
 
@@ -212,10 +173,10 @@ mod tests {
         for number in (0..2048).chain([u32::MAX, 1 << 31]) {
             for args in [[0; 6], [1; 6], [3, 0, 512, 0, 0, 0], [0x1002; 6]] {
                 if !table.contains(&number) {
-                    assert_eq!(run(&program, ARCH_X86_64, number, args), KILL_PROCESS, "{number}");
+                    assert_eq!(run(&program, X86_64, number, args), KILL_PROCESS, "{number}");
                 }
-                assert_eq!(run(&program, ARCH_X86_64, number | 1 << 30, args), KILL_PROCESS, "x32 {number}");
-                assert_eq!(run(&program, ARCH_I386, number, args), KILL_PROCESS, "i386 {number}");
+                assert_eq!(run(&program, X86_64, number | 1 << 30, args), KILL_PROCESS, "x32 {number}");
+                assert_eq!(run(&program, I386, number, args), KILL_PROCESS, "i386 {number}");
             }
         }
     }
@@ -225,7 +186,7 @@ mod tests {
         let program = build(&FilterConfig { devices: Vec::new(), ..config() }).unwrap();
         for number in [syscall::READ, syscall::PREAD64, syscall::PWRITE64] {
             for fd in 0..8 {
-                assert_eq!(run(&program, ARCH_X86_64, number, [fd, 0, 512, 0, 0, 0]), KILL_PROCESS);
+                assert_eq!(run(&program, X86_64, number, [fd, 0, 512, 0, 0, 0]), KILL_PROCESS);
             }
         }
     }
@@ -238,9 +199,9 @@ mod tests {
         let program = build(&FilterConfig { epollfd: 66, timerfd: 67, devices }).unwrap();
         assert!(program.len() <= 4096, "{}", program.len());
         for fd in 3..66 {
-            assert_eq!(run(&program, ARCH_X86_64, syscall::PREAD64, [fd, 0, 512, 3584, 0, 0]), ALLOW);
-            assert_eq!(run(&program, ARCH_X86_64, syscall::PWRITE64, [fd, 0, 512, 3585, 0, 0]), KILL_PROCESS);
+            assert_eq!(run(&program, X86_64, syscall::PREAD64, [fd, 0, 512, 3584, 0, 0]), ALLOW);
+            assert_eq!(run(&program, X86_64, syscall::PWRITE64, [fd, 0, 512, 3585, 0, 0]), KILL_PROCESS);
         }
-        assert_eq!(run(&program, ARCH_X86_64, syscall::PREAD64, [66, 0, 512, 0, 0, 0]), KILL_PROCESS);
+        assert_eq!(run(&program, X86_64, syscall::PREAD64, [66, 0, 512, 0, 0, 0]), KILL_PROCESS);
     }
 }
