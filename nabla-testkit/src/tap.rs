@@ -1,6 +1,8 @@
 //! A tap device for a test.
 
+use rustix::thread::UnshareFlags;
 use std::{
+    cell::Cell,
     fs::{File, OpenOptions},
     io,
     os::fd::AsFd,
@@ -8,7 +10,24 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// A persistent tap device with a name of its own. Goes away when dropped.
+/// Moves the calling thread to a network namespace of its own, the first time that it calls this. Tests that run at the
+/// same time, or a machine's own networks, can then use the same addresses.
+fn leave_the_machines_network() {
+    thread_local!(static LEFT: Cell<bool> = const { Cell::new(false) });
+    if !LEFT.replace(true) {
+        // SAFETY: only the network is unshared, not the table of descriptors that other code relies on.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.expect("root can unshare");
+        ip(&["link", "set", "lo", "up"]);
+    }
+}
+
+fn ip(args: &[&str]) {
+    let output = Command::new("ip").args(args).output().unwrap_or_else(|error| panic!("ip: {error}"));
+    assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A persistent tap device with a name of its own, in a network namespace which the calling thread is moved to. Goes away
+/// when dropped.
 #[derive(Debug)]
 pub struct TestTap {
     name: String,
@@ -19,9 +38,10 @@ impl TestTap {
     ///
     /// # Panics
     ///
-    /// When `ip` fails.
+    /// When that fails.
     #[must_use]
     pub fn new() -> Self {
+        leave_the_machines_network();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("nt{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let tap = Self { name };
@@ -48,8 +68,7 @@ impl TestTap {
     ///
     /// When it fails.
     pub fn ip(&self, args: &[&str]) {
-        let output = Command::new("ip").args(args).output().unwrap_or_else(|error| panic!("ip: {error}"));
-        assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        ip(args);
     }
 
     /// Its name.
