@@ -246,7 +246,8 @@ impl GuestBuilder {
     /// launcher; see [`Self::launch_failure`].
     pub fn exec(self) -> Result<Guest, Error> {
         let runtime = self.runtime.clone();
-        let prepared = self.prepare()?;
+        let mut prepared = self.prepare()?;
+        prepared.guest.alone = true;
         if !backend::can_exec(&prepared.guest) || !prepared.guest.inside.is_empty() {
             return launch(&runtime, prepared);
         }
@@ -293,6 +294,7 @@ impl GuestBuilder {
                 huge_pages: self.huge_pages,
                 dumpable: self.dumpable,
                 isolation: self.isolation,
+                alone: false,
                 launch_failure: self.launch_failure,
                 inside,
             },

@@ -22,7 +22,10 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
         tracing::info!("becoming the guest's process, unless it needs a virtual machine");
         let guest = guest.exec()?;
         guest.confine_program()?;
-        parent::stay(&guest, args)
+        let status = parent::stay(&guest, args);
+        // This program ends now, and takes along what is left of it.
+        std::mem::forget(guest);
+        status
     }
 }
 

@@ -167,6 +167,8 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
         Ok(Some(core)) => warn(name, &format!("core dumped to {}", core.display())),
         Err(error) => warn(name, &error.to_string()),
     }
+    // This program ends now, and takes along what is left of it.
+    std::mem::forget(guest);
     match status {
         ExitStatus::Exited(_) | ExitStatus::Aborted => Ok(status.shell_code()),
         ExitStatus::Faulted(Fault { instruction_pointer: Some(rip), .. }) => {

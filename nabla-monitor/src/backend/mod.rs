@@ -38,6 +38,8 @@ pub(crate) struct Prepared {
     pub dumpable: bool,
     pub isolation: Isolation,
     pub launch_failure: LaunchFailure,
+    /// The program is there for this guest and ends with it.
+    pub alone: bool,
     pub inside: Plan,
 }
 

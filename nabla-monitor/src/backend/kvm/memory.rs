@@ -2,7 +2,7 @@
 
 use super::{arch, reservation::Reservation};
 use nabla_core::{Image, Permissions, abi::PAGE_SIZE, elf::PageRange};
-use std::{fmt, fs::File, io};
+use std::{fmt, fs::File, io, ops::Range};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileSlice,
 };
@@ -200,16 +200,36 @@ impl GuestMemory {
         bytes
     }
 
+    /// Where the image ends: everything behind it is the guest's own.
+    fn heap(&self) -> u64 {
+        self.regions.last().map_or(self.size, |last| last.pages.start)
+    }
+
     /// Bytes of it that are in use.
     pub fn resident(&self) -> io::Result<u64> {
+        self.resident_in(0..self.size)
+    }
+
+    /// Bytes of it that are in use, of what was loaded and of these parts, which are ascending.
+    pub fn resident_among(&self, parts: &[Range<u64>]) -> io::Result<u64> {
+        let heap = self.heap();
+        let loaded = self.resident_in(0..heap);
+        parts
+            .iter()
+            .map(|part| self.resident_in(part.start.max(heap)..part.end))
+            .fold(loaded, |sum, part| Ok(sum? + part?))
+    }
+
+    /// Bytes of a part (of whole pages) that are in use.
+    fn resident_in(&self, part: Range<u64>) -> io::Result<u64> {
         const MINCORE: u64 = 27;
         const CHUNK: u64 = 64 << 20;
         let mut used = 0;
         // One byte for each page.
-        let mut pages = [0_u8; 64 << 20 >> 12];
-        let mut offset = 0;
-        while offset < self.size {
-            let length = CHUNK.min(self.size - offset);
+        let mut pages = [0_u8; (CHUNK / PAGE_SIZE) as usize];
+        let mut offset = part.start;
+        while offset < part.end.min(self.size) {
+            let length = CHUNK.min(part.end.min(self.size) - offset);
             let address = self.host_address() as u64 + offset;
             // SAFETY: the range is within the mapping that `self` owns, and `pages` has a byte for each of its pages.
             let result = unsafe {

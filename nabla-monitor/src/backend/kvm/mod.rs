@@ -9,6 +9,7 @@ mod emulate;
 mod filter;
 mod hypercall;
 mod inspect;
+mod keeper;
 mod memory;
 mod reservation;
 mod running;
@@ -20,8 +21,9 @@ use self::{
     devices::Devices,
     filter::FilterConfig,
     inspect::{Inspector, Watched},
+    keeper::Keeper,
     memory::{GuestMemory, MemoryOptions},
-    running::{KvmGuest, Shared},
+    running::{KvmGuest, Setting, Shared},
     vcpu::Vcpu,
     vm::Machine,
 };
@@ -49,15 +51,20 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         Error::Launch { step: step.to_owned(), source, hint }
     };
     let size = guest.memory.as_u64();
-    let regions = memory::regions(&guest.image, size, guest.exec_heap);
-    let page_tables = arch::page_tables(&regions);
-    let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable };
-    let memory = GuestMemory::new(size, regions, options).map_err(|e| cannot("get guest memory", e))?;
-    memory.load(&guest.image, &guest.file).map_err(|e| cannot("load the image", e))?;
-    let memory = Arc::new(memory);
-
     let boot_info = layout::hvt::BOOT_INFO_BASE;
-    let machine = Machine::new(Arc::clone(&memory), &page_tables, guest.image.entry(), boot_info)?;
+    let kvm = vm::open()?;
+    let (machine, memory) = vm::while_asking_for_features(&kvm, || {
+        let regions = memory::regions(&guest.image, size, guest.exec_heap);
+        let page_tables = arch::page_tables(&regions);
+        let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable };
+        let memory = GuestMemory::new(size, regions, options).map_err(|e| cannot("get guest memory", e))?;
+        memory.load(&guest.image, &guest.file).map_err(|e| cannot("load the image", e))?;
+        let memory = Arc::new(memory);
+        let machine = Machine::new(&kvm, Arc::clone(&memory), &page_tables, guest.image.entry(), boot_info)?;
+        Ok::<_, Error>((machine, memory))
+    })?;
+    drop(kvm);
+
     let manifest = devices::manifest(guest.image.manifest(), &guest.devices);
     let area = layout::hvt::boot_area(
         size,
@@ -73,7 +80,9 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(|e| cannot("make event descriptors", e))?);
     let devices = Devices::new(guest.devices, console, &shared.control, tally)
         .map_err(|e| cannot("set up the devices", e))?;
-    let [vcpu, vm] = machine.descriptors();
+    // Without it the program ends as slowly as it would anyway.
+    let keeper = guest.alone.then(|| Keeper::new(machine.descriptors()).ok()).flatten();
+    let [vcpu, vm] = machine.descriptors().map(|descriptor| descriptor.as_raw_fd());
     let filter = FilterConfig {
         vcpu,
         vm,
@@ -91,5 +100,7 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         Some(overseer.map_err(|e| cannot("start a thread that looks into the guest", e))?)
     };
     let vcpu = Vcpu::new(machine, devices);
-    KvmGuest::start(&guest.name, vcpu, shared, &memory, runtime.landlock_abi(), overseer, filter)
+    let landlock_abi = runtime.landlock_abi();
+    let setting = Setting { name: &guest.name, landlock_abi, filter, overseer, keeper };
+    KvmGuest::start(setting, vcpu, shared, &memory)
 }

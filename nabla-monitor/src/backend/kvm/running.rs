@@ -5,6 +5,7 @@ use super::{
     counters::Tally,
     filter::{self, FilterConfig},
     inspect::{Inspector, Watched},
+    keeper::Keeper,
     memory::GuestMemory,
     vcpu::{Vcpu, end_of},
     vm::Machine,
@@ -50,6 +51,20 @@ pub(crate) struct KvmGuest {
     landlock_abi: Option<u32>,
     /// The process that may end it: not a fork of it.
     owner: i32,
+    /// For a program that ends with the guest.
+    keeper: Option<Keeper>,
+}
+
+/// How a guest is to be run.
+#[derive(Debug)]
+pub(super) struct Setting<'a> {
+    pub name: &'a str,
+    pub landlock_abi: Option<u32>,
+    pub filter: FilterConfig,
+    /// Who looks into it.
+    pub overseer: Option<Overseer>,
+    /// For a program that ends with the guest.
+    pub keeper: Option<Keeper>,
 }
 
 /// What the thread and its owner share.
@@ -91,14 +106,12 @@ fn own_pid() -> i32 {
 impl KvmGuest {
     /// Starts the thread. When this returns, it is confined and about to run the guest's first instruction.
     pub(super) fn start(
-        name: &str,
+        setting: Setting<'_>,
         vcpu: Vcpu,
         shared: Arc<Shared>,
         memory: &Arc<GuestMemory>,
-        landlock_abi: Option<u32>,
-        overseer: Option<Overseer>,
-        filter: FilterConfig,
     ) -> Result<Self, Error> {
+        let Setting { name, landlock_abi, filter, overseer, keeper } = setting;
         let cannot =
             |step: &str, source| Error::Launch { step: step.to_owned(), source, hint: String::new() };
         // Whoever wants to look into it waits for its end.
@@ -111,6 +124,7 @@ impl KvmGuest {
         let theirs = Arc::clone(&shared);
         // The thread runs no handler of the host program, and takes no signal from those who wait for one.
         let blocked = sys::BlockedSignals::all_but_setxid();
+        let alone = keeper.is_some();
         let name: String = name.chars().filter(|&c| c != '\0').collect();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             theirs.control.enter();
@@ -119,7 +133,11 @@ impl KvmGuest {
             let _ = ready.send(result);
             drop((ready, program));
             if !failed {
-                run(vcpu, &theirs);
+                let machine = run(vcpu, &theirs);
+                if alone {
+                    // The program is about to end, which frees it all faster than doing it one by one.
+                    std::mem::forget(machine);
+                }
             } else {
                 theirs.control.leave();
             }
@@ -143,6 +161,7 @@ impl KvmGuest {
             filter,
             landlock_abi,
             owner: own_pid(),
+            keeper,
         })
     }
 }
@@ -154,24 +173,25 @@ fn prepare_thread(filter: &BpfProgram, landlock_abi: Option<u32>) -> io::Result<
     filter::confine_thread(filter, landlock_abi)
 }
 
-fn run(mut vcpu: Vcpu, shared: &Shared) {
+/// Runs the guest to its end, and tells that. Returns what is left to be freed: it takes a while, for which nobody has to
+/// wait.
+fn run(mut vcpu: Vcpu, shared: &Shared) -> Machine {
     let result = catch_unwind(AssertUnwindSafe(|| vcpu.run(&shared.control)));
     let result = match result {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the monitor failed while it served the guest".to_owned()),
     };
-    let usage = thread_usage(vcpu.memory());
+    let usage = thread_usage(vcpu.resident());
     let end = result.as_ref().map_or(End::Signal(SIGKILL), |status| end_of(*status));
     // Disks are closed, and with that unlocked, before anybody hears of the end.
-    let machine: Machine = vcpu.into_machine();
+    let machine = vcpu.into_machine();
     shared.finish(result, usage);
     shared.control.port.end(end);
-    // Giving the memory back takes a while, for which nobody has to wait.
-    drop(machine);
+    machine
 }
 
 /// What the calling thread has used.
-fn thread_usage(memory: &GuestMemory) -> ResourceUsage {
+fn thread_usage(max_resident: u64) -> ResourceUsage {
     const GETRUSAGE: u64 = 98;
     const RUSAGE_THREAD: u64 = 1;
     // `struct rusage`: two times of two words each, then fourteen counters.
@@ -184,7 +204,7 @@ fn thread_usage(memory: &GuestMemory) -> ResourceUsage {
     ResourceUsage {
         user_time: time(usage[0], usage[1]),
         system_time: time(usage[2], usage[3]),
-        max_resident: memory.resident().unwrap_or(0),
+        max_resident,
         resident: 0,
         minor_faults: usage[8].unsigned_abs(),
         major_faults: usage[9].unsigned_abs(),
@@ -237,6 +257,7 @@ impl Running for KvmGuest {
         let cannot_close = |errno: Errno| -> io::Error { errno.into() };
         let mut kept = filter::descriptors(&self.filter);
         kept.extend([0, 1, 2]);
+        kept.extend(self.keeper.iter().flat_map(Keeper::descriptors));
         kept.sort_unstable();
         kept.dedup();
         let number = |descriptor: RawFd| descriptor.cast_unsigned();

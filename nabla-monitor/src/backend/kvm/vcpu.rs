@@ -73,8 +73,13 @@ impl Vcpu {
         self.machine
     }
 
-    pub fn memory(&self) -> &GuestMemory {
+    fn memory(&self) -> &GuestMemory {
         &self.machine.memory
+    }
+
+    /// Bytes of guest memory that are in use.
+    pub fn resident(&self) -> u64 {
+        self.machine.resident().unwrap_or(0)
     }
 
     /// Runs the guest to its end. An error is one of KVM or of this program, not of the guest.

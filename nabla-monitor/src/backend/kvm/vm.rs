@@ -14,7 +14,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use rustix::io::Errno;
 use std::{
     fmt, io,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, BorrowedFd},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
 };
@@ -84,28 +84,23 @@ fn reason_of(errno: i32) -> String {
     }
 }
 
+/// Does something, and meanwhile asks the kernel for the processor's features if nobody has so far: where `cpuid` leaves
+/// the processor, that takes as long as all the rest of a start.
+pub fn while_asking_for_features<T>(kvm: &Kvm, something: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        if CPUID.get().is_none() {
+            // It inherits that signals are blocked, so that no handler of the host program runs in it. Where there can be
+            // no thread, the features are asked for in their turn.
+            let _blocked = sys::BlockedSignals::all_but_setxid();
+            let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(kvm).is_ok());
+        }
+        something()
+    })
+}
+
 impl Machine {
     /// A machine with this memory, which starts at `entry` with `argument` in rdi and the stack at the end of memory.
     pub fn new(
-        memory: Arc<GuestMemory>,
-        page_tables: &[u8],
-        entry: u64,
-        argument: u64,
-    ) -> Result<Self, Error> {
-        let kvm = open()?;
-        // The kernel takes as long for the processor's features as for the rest, when they are first asked for.
-        thread::scope(|scope| {
-            if CPUID.get().is_none() {
-                // It inherits that signals are blocked, so that no handler of the host program runs in it. Where there
-                // can be no thread, the features are asked for in their turn.
-                let _blocked = sys::BlockedSignals::all_but_setxid();
-                let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(&kvm).is_ok());
-            }
-            Self::create(&kvm, memory, page_tables, entry, argument)
-        })
-    }
-
-    fn create(
         kvm: &Kvm,
         memory: Arc<GuestMemory>,
         page_tables: &[u8],
@@ -136,8 +131,15 @@ impl Machine {
     }
 
     /// The descriptors of the virtual machine and its processor.
-    pub fn descriptors(&self) -> [i32; 2] {
-        [self.vcpu.as_raw_fd(), self.vm.as_raw_fd()]
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        // SAFETY: they are open for as long as the machine is, which is borrowed.
+        [self.vcpu.as_raw_fd(), self.vm.as_raw_fd()].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// Bytes of guest memory that are in use. Does not look at what the guest has never touched.
+    pub fn resident(&self) -> io::Result<u64> {
+        let entry = |offset| self.monitor.read_obj::<u64>(GuestAddress(arch::PAGE_TABLES + offset)).ok();
+        self.memory.resident_among(&arch::accessed(self.memory.size(), entry))
     }
 
     /// `N` words of the stack that exceptions push their frames on.

@@ -14,6 +14,7 @@ use nabla_core::{
     abi::{PAGE_SIZE, hvt},
     elf::PageRange,
 };
+use std::ops::Range;
 
 /// Where the monitor's own pages are, for the guest's processor: physical and virtual. Far above the 4 GiB that
 /// guests can have, so that running off the end of memory does not get here.
@@ -92,10 +93,15 @@ pub const EFER: u64 = 0xd00;
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
-/// Accessed and dirty: set from the start, so that the processor (or a shadow of the tables) never has to.
-const USED: u64 = 0b11 << 5;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+/// Set from the start, so that the processor (or a shadow of the tables) never has to. Only whether a large page has been
+/// accessed is left to it, which tells what the guest has used, see [`accessed`].
+const USED: u64 = ACCESSED | DIRTY;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
+/// The address in an entry.
+const ADDRESS: u64 = !NO_EXECUTE & !(PAGE_SIZE - 1);
 const ENTRIES: usize = 512;
 const LARGE_PAGE: u64 = 2 << 20;
 
@@ -109,7 +115,7 @@ pub fn regions(image: Vec<PageRange>, memory: u64, exec_heap: bool) -> Vec<PageR
     let low = nabla_core::abi::GUEST_MIN_BASE.min(memory);
     let mut regions = vec![PageRange { pages: PAGE_SIZE..low, permissions: read }];
     let mut end = low;
-    let mut push = |pages: std::ops::Range<u64>, permissions| {
+    let mut push = |pages: Range<u64>, permissions| {
         if !pages.is_empty() {
             regions.push(PageRange { pages, permissions });
         }
@@ -141,8 +147,7 @@ impl PageTables {
     fn below(&mut self, table: usize, index: usize) -> usize {
         let entry = self.0[table][index];
         if entry & PRESENT != 0 {
-            let address = entry & !NO_EXECUTE & !(PAGE_SIZE - 1);
-            return usize::try_from((address - PAGE_TABLES) / PAGE_SIZE).unwrap_or_default();
+            return usize::try_from(((entry & ADDRESS) - PAGE_TABLES) / PAGE_SIZE).unwrap_or_default();
         }
         let new = self.0.len();
         self.0.push([0; ENTRIES]);
@@ -157,7 +162,7 @@ impl PageTables {
         let pdpt = self.below(0, index(39));
         let directory = self.below(pdpt, index(30));
         if size == LARGE_PAGE {
-            self.0[directory][index(21)] = address | bits | LARGE;
+            self.0[directory][index(21)] = address | bits & !ACCESSED | LARGE;
         } else {
             let table = self.below(directory, index(21));
             self.0[table][index(12)] = address | bits;
@@ -184,6 +189,32 @@ pub fn page_tables(regions: &[PageRange]) -> Vec<u8> {
     tables.map(TABLES_PAGE, PAGE_SIZE, PRESENT | USED | NO_EXECUTE);
     tables.map(STACK_PAGE, PAGE_SIZE, PRESENT | USED | NO_EXECUTE | WRITABLE);
     tables.0.iter().flatten().flat_map(|entry| entry.to_le_bytes()).collect()
+}
+
+/// The parts of a memory of `size` bytes that the guest may have accessed, ascending, as the processor has noted in the
+/// page tables. `entry` gives an entry by its place in what [`page_tables`] returned.
+pub fn accessed(size: u64, entry: impl Fn(u64) -> Option<u64>) -> Vec<Range<u64>> {
+    const MOST: u64 = 4 << 30;
+    let below = |table: u64, index: u64| {
+        let entry = entry(table + index * 8)?;
+        (entry & PRESENT != 0).then_some((entry, (entry & ADDRESS).wrapping_sub(PAGE_TABLES)))
+    };
+    let used = |address: u64| {
+        let (_, pdpt) = below(0, 0)?;
+        let (_, directory) = below(pdpt, address >> 30)?;
+        let (entry, _) = below(directory, address >> 21 & 511)?;
+        (entry & LARGE == 0 || entry & ACCESSED != 0).then_some(())
+    };
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for address in (0..size.min(MOST)).step_by(LARGE_PAGE as usize).filter(|&address| used(address).is_some())
+    {
+        let end = size.min(address + LARGE_PAGE);
+        match ranges.last_mut() {
+            Some(last) if last.end == address => last.end = end,
+            _ => ranges.push(address..end),
+        }
+    }
+    ranges
 }
 
 /// The first three pages of the monitor: stub, tables, and the empty stack.

@@ -108,6 +108,27 @@ fn the_monitors_pages_are_out_of_reach_and_its_tables_are_not_mapped() {
 }
 
 #[test]
+fn large_pages_count_once_they_are_accessed_and_small_ones_always() {
+    const SIZE: u64 = 16 << 20;
+    let mut tables = page_tables(&regions(image(), SIZE, false));
+    let seen = |tables: &[u8]| {
+        accessed(SIZE, |at| {
+            let at = usize::try_from(at).ok()?;
+            Some(u64::from_le_bytes(tables.get(at..at + 8)?.try_into().unwrap()))
+        })
+    };
+    // The image's edges lie in these; it has a large page between them.
+    let small = [0..4 << 20, 6 << 20..8 << 20];
+    assert_eq!(seen(&tables), small);
+    for page in [6, 7] {
+        // The directory of the first GiB is the third table.
+        tables[0x2000 + page * 8] |= 1 << 5;
+    }
+    assert_eq!(seen(&tables), [small[0].clone(), small[1].clone(), 12 << 20..16 << 20]);
+    assert!(accessed(SIZE, |_| None).is_empty(), "no entry, no page");
+}
+
+#[test]
 fn only_the_ports_of_hypercalls_are_open() {
     let pages = monitor_pages();
     let tss = usize::try_from(MONITOR_TSS.base - MONITOR_BASE).unwrap();
