@@ -1,6 +1,10 @@
 //! Where debuggers connect to.
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{Mode, fchmod},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+};
 use std::{
     fmt, fs, io,
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
@@ -10,6 +14,9 @@ use std::{
     },
     path::{Path, PathBuf},
 };
+
+/// Debuggers that can wait to be accepted.
+const BACKLOG: i32 = 8;
 
 /// Waits for gdb. Whoever can connect to it controls the guest: not the host, but everything that the guest has.
 ///
@@ -56,11 +63,14 @@ impl GdbListener {
     /// When there is something at `path`, or no socket can be made there.
     pub fn unix(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
-        let listener = UnixListener::bind(path)?;
-        let result = Self(Listener::Unix(listener, path.to_owned()));
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        if let Listener::Unix(listener, _) = &result.0 {
-            listener.set_nonblocking(true)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // The file that `bind` makes has these permissions from the start.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        bind(&socket, &SocketAddrUnix::new(path)?)?;
+        let result = Self(Listener::Unix(socket.into(), path.to_owned()));
+        if let Listener::Unix(socket, _) = &result.0 {
+            listen(socket, BACKLOG)?;
         }
         Ok(result)
     }

@@ -14,7 +14,7 @@ use gdbstub::{
     },
 };
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
@@ -105,7 +105,20 @@ pub struct Wire {
     to_send: Vec<u8>,
 }
 
+/// Bytes that are collected before they are sent.
+const LONGEST: usize = 64 << 10;
+
 impl Wire {
+    /// Waits until the connection is ready for this (for nothing: not at all). An error when nobody needs the session any
+    /// more.
+    fn wait(&self, what: PollFlags) -> io::Result<()> {
+        let mut set = [PollFd::new(&self.closing, PollFlags::IN), PollFd::new(&self.stream, what)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = what.is_empty().then_some(&now);
+        rustix::io::retry_on_intr(|| poll(&mut set, timeout))?;
+        if set[0].revents().is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
     fn receive(&mut self, flags: RecvFlags) -> io::Result<()> {
         let mut buffer = [0; 4096];
         match rustix::io::retry_on_intr(|| recv(&self.stream, &mut buffer, flags)) {
@@ -125,15 +138,23 @@ impl Connection for Wire {
 
     fn write(&mut self, byte: u8) -> io::Result<()> {
         self.to_send.push(byte);
-        Ok(())
+        // An answer can be as long as the guest's memory.
+        if self.to_send.len() >= LONGEST { self.flush() } else { Ok(()) }
     }
 
+    /// A debugger that does not read its answers is waited for as long as the session is needed.
     fn flush(&mut self) -> io::Result<()> {
+        const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
         let bytes = std::mem::take(&mut self.to_send);
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let sent = rustix::io::retry_on_intr(|| send(&self.stream, rest, SendFlags::NOSIGNAL))?;
-            rest = &rest[sent..];
+            match rustix::io::retry_on_intr(|| send(&self.stream, rest, FLAGS)) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(Errno::AGAIN) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let left = if rest.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            self.wait(left)?;
         }
         Ok(())
     }
@@ -145,12 +166,7 @@ impl ConnectionExt for Wire {
             if let Some(byte) = self.received.pop_front() {
                 return Ok(byte);
             }
-            let mut set = [&self.stream as &dyn AsFd, &self.closing]
-                .map(|source| PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN));
-            rustix::io::retry_on_intr(|| poll(&mut set, None))?;
-            if !set[1].revents().is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            self.wait(PollFlags::IN)?;
             self.receive(RecvFlags::DONTWAIT)?;
         }
     }
