@@ -237,7 +237,8 @@ impl GuestBuilder {
     /// and are ignored.
     ///
     /// A guest that needs a virtual machine cannot take the place of a process, and one that is debugged or whose core is
-    /// wanted needs this program. It is started instead, and returned; see [`Guest::confine_program`].
+    /// wanted needs this program. It is started instead, and returned; see [`Guest::confine_program`]. In a virtual machine,
+    /// it ends as by SIGPIPE when it prints and nobody reads its console any more, as a process would.
     ///
     /// # Errors
     ///

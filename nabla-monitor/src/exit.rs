@@ -43,8 +43,10 @@ pub struct BadHypercall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HypercallMistake {
-    /// There is no hypercall on that port, or not in that direction and of that size.
+    /// There is no hypercall on that port.
     NoSuchPort,
+    /// There is one, and it is a write of 32 bits, once: not a read, not of another size, not repeated.
+    WrongAccess,
     /// The call's structure, or what that points to, is not memory that the guest itself could use that way.
     Memory {
         /// The first address that is not all right.
@@ -87,6 +89,8 @@ pub struct Fault {
     pub address: Option<u64>,
     /// Address of the instruction, where the guest was supervised.
     pub instruction_pointer: Option<u64>,
+    /// The guest has a handler for this, which the processor could not enter: a triple fault. Only in virtual machines.
+    pub handler_failed: bool,
 }
 
 /// A denied system call.
@@ -157,12 +161,10 @@ impl ExitStatus {
             Self::Aborted => 255,
             Self::Faulted(Fault { signal, .. }) | Self::Killed(signal) => of_signal(signal),
             Self::Denied(_) => of_signal(SIGSYS),
-            Self::BadHypercall(BadHypercall { mistake: HypercallMistake::NoSuchPort, .. }) => {
-                of_signal(SIGSYS)
-            }
-            Self::BadHypercall(BadHypercall { mistake: HypercallMistake::Memory { .. }, .. }) => {
-                of_signal(SIGSEGV)
-            }
+            Self::BadHypercall(BadHypercall { mistake, .. }) => of_signal(match mistake {
+                HypercallMistake::NoSuchPort | HypercallMistake::WrongAccess => SIGSYS,
+                HypercallMistake::Memory { .. } => SIGSEGV,
+            }),
             Self::Unsupported(_) => of_signal(SIGILL),
             Self::OutOfMemory => of_signal(SIGKILL),
         }
@@ -175,6 +177,7 @@ pub(crate) const SIGBUS: i32 = 7;
 pub(crate) const SIGFPE: i32 = 8;
 pub(crate) const SIGKILL: i32 = 9;
 pub(crate) const SIGSEGV: i32 = 11;
+pub(crate) const SIGPIPE: i32 = 13;
 pub(crate) const SIGSYS: i32 = 31;
 
 /// The name of a signal, without `SIG`; `None` for real-time signals.
@@ -199,8 +202,9 @@ impl fmt::Display for ExitStatus {
             Self::Aborted => f.write_str("aborted (exit status 255)"),
             Self::Killed(number) => write!(f, "killed by {}", signal(number)),
             Self::OutOfMemory => f.write_str("killed because the host ran out of memory"),
-            Self::Faulted(Fault { signal: number, address, instruction_pointer }) => {
+            Self::Faulted(Fault { signal: number, address, instruction_pointer, handler_failed }) => {
                 let what = match number {
+                    SIGSEGV if address.is_none() && instruction_pointer.is_some() => "protection fault",
                     SIGSEGV => "memory fault",
                     SIGBUS if address.is_some() => "bus error (was the image truncated while it ran?)",
                     SIGBUS => "bus error",
@@ -216,12 +220,19 @@ impl fmt::Display for ExitStatus {
                 if let Some(ip) = instruction_pointer {
                     write!(f, " by the instruction at {ip:#x}")?;
                 }
+                if handler_failed {
+                    f.write_str(", for which the guest's own handler could not be entered (triple fault)")?;
+                }
                 Ok(())
             }
             Self::BadHypercall(BadHypercall { port, mistake, instruction_pointer }) => match mistake {
                 HypercallMistake::NoSuchPort => write!(
                     f,
                     "ended for an access to port {port:#x}, where there is no hypercall, by the instruction at {instruction_pointer:#x}"
+                ),
+                HypercallMistake::WrongAccess => write!(
+                    f,
+                    "ended for an access to port {port:#x} that is no write of 32 bits, as the hypercall there is, by the instruction at {instruction_pointer:#x}"
                 ),
                 HypercallMistake::Memory { address } => write!(
                     f,
@@ -280,7 +291,8 @@ mod tests {
 
     #[test]
     fn shell_code_is_the_guests_or_128_plus_the_signal() {
-        let fault = Fault { signal: SIGSEGV, address: None, instruction_pointer: None };
+        let fault =
+            Fault { signal: SIGSEGV, address: None, instruction_pointer: None, handler_failed: false };
         for (status, code) in [
             (ExitStatus::Exited(0), 0),
             (ExitStatus::Exited(7), 7),
@@ -290,6 +302,7 @@ mod tests {
             (ExitStatus::Killed(15), 143),
             (ExitStatus::OutOfMemory, 137),
             (hypercall(HypercallMistake::NoSuchPort), 159),
+            (hypercall(HypercallMistake::WrongAccess), 159),
             (hypercall(HypercallMistake::Memory { address: 7 }), 139),
             (ExitStatus::Unsupported(UnsupportedInstruction::new(0x10_0000, &[0xf4])), 132),
         ] {
@@ -309,10 +322,20 @@ mod tests {
             ExitStatus::Denied(Denied { call: Some(call) }).to_string(),
             "killed for the denied x86-64 system call 32 (dup) with arguments 0x1, 0x0, 0x0, 0x0, 0x0, 0x0 at 0x100042"
         );
-        let fault = Fault { signal: SIGSEGV, address: Some(0), instruction_pointer: Some(0x10_0000) };
+        let fault = Fault {
+            signal: SIGSEGV,
+            address: Some(0),
+            instruction_pointer: Some(0x10_0000),
+            handler_failed: false,
+        };
         assert_eq!(
             ExitStatus::Faulted(fault).to_string(),
             "memory fault (SIGSEGV) at address 0x0 by the instruction at 0x100000"
+        );
+        let fault = Fault { address: None, handler_failed: true, ..fault };
+        assert_eq!(
+            ExitStatus::Faulted(fault).to_string(),
+            "protection fault (SIGSEGV) by the instruction at 0x100000, for which the guest's own handler could not be entered (triple fault)"
         );
         assert_eq!(ExitStatus::Killed(64).to_string(), "killed by signal 64");
     }

@@ -198,7 +198,7 @@ impl Guest {
     }
 
     /// Writes a core dump of the guest as it is now to `directory`: its memory and registers, for debuggers. Returns the
-    /// file's path. The guest stands still meanwhile, and goes on.
+    /// file's path. The guest stands still meanwhile, and goes on, unless it is [paused](Self::pause).
     ///
     /// # Errors
     ///
@@ -206,11 +206,7 @@ impl Guest {
     /// process: without root, [`GuestBuilder::core_dumps`](crate::GuestBuilder::core_dumps) or
     /// [`dumpable`](crate::GuestBuilder::dumpable) must have been set.
     pub fn dump_core(&self, directory: impl AsRef<Path>) -> Result<PathBuf, Error> {
-        let directory = directory.as_ref();
-        let result = match &*lock(self.running.overseer()) {
-            Some(overseer) => overseer.dump_core(directory),
-            None => self.running.dump_core(directory, &self.name),
-        };
+        let result = self.running.dump_core(directory.as_ref(), &self.name);
         result.map_err(|source| Error::Operation { operation: "write a core of the guest", source })
     }
 

@@ -78,12 +78,51 @@ fn exceptions_that_cannot_be_delivered_end_the_guest() {
     let runtime = Runtime::new();
     for case in ["triple", "bad-stack", "text-stack"] {
         let (status, output) = run(build_hvt(&runtime, "traps").arg(case));
-        let ExitStatus::Faulted(Fault { signal, address, instruction_pointer }) = status else {
+        let ExitStatus::Faulted(Fault { signal, address, instruction_pointer, .. }) = status else {
             panic!("{case}: {status}: {output}")
         };
         assert_eq!((signal, address), (SIGILL, None), "{case}");
+        assert!(status.to_string().ends_with("could not be entered (triple fault)"), "{case}: {status}");
         assert!(instruction_pointer.is_some_and(|ip| ip > 0x10_0000), "{case}");
     }
+}
+
+/// What the guest's code did, and the address of its first byte.
+fn code_at(runtime: &Runtime, hex: &str) -> (ExitStatus, u64) {
+    let (status, output) = run(build_hvt(runtime, "code").exec_heap(true).arg(hex));
+    let start = output.lines().next().unwrap().trim_start_matches("code at 0x");
+    (status, u64::from_str_radix(start, 16).unwrap())
+}
+
+#[test]
+fn interrupts_without_a_gate_tell_their_own_address() {
+    if !need::kvm() {
+        return;
+    }
+    let runtime = Runtime::new();
+    // After two nops: int n, int3, int 3 in its long form, int 4.
+    for hex in ["9090cd80", "9090cc", "9090cd03", "9090cd04"] {
+        let (status, start) = code_at(&runtime, hex);
+        let ExitStatus::Faulted(fault) = status else { panic!("{hex}: {status}") };
+        assert_eq!(fault.instruction_pointer, Some(start + 2), "{hex}: {status}");
+        assert!(!fault.handler_failed, "{hex}: {status}");
+    }
+}
+
+#[test]
+fn a_jump_to_where_syscall_goes_is_no_syscall() {
+    if !need::kvm() {
+        return;
+    }
+    let runtime = Runtime::new();
+    // mov rcx, -2; mov r11, -1; mov rax, 0x200000ff0; jmp rax
+    let (status, _) = code_at(&runtime, "48c7c1feffffff49c7c3ffffffff48b8f00f000002000000ffe0");
+    let ExitStatus::Faulted(fault) = status else { panic!("{status}") };
+    assert_eq!(fault.instruction_pointer, Some(0x2_0000_0ff0), "{status}");
+    // nop; syscall
+    let (status, start) = code_at(&runtime, "900f05");
+    let ExitStatus::Faulted(fault) = status else { panic!("{status}") };
+    assert_eq!((fault.signal, fault.instruction_pointer), (SIGILL, Some(start + 1)), "{status}");
 }
 
 #[test]

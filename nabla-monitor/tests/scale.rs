@@ -4,11 +4,17 @@
 
 mod common;
 
-use common::{build, exists, open_descriptors};
-use nabla_monitor::{Console, ExitStatus, Guest, Runtime};
-use std::{fs, io::Read, sync::Mutex, thread};
+use common::{backends, build, exists, open_descriptors};
+use nabla_monitor::{Console, ExitStatus, GdbListener, Guest, Runtime};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    sync::Mutex,
+    thread,
+};
 
-/// Both tests count what the program has open.
+/// All tests count what the program has open.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Processes that share this program's memory: supervisors.
@@ -119,4 +125,30 @@ fn failed_starts_leave_nothing_behind() {
     }
     assert_eq!(open_descriptors(), descriptors);
     assert_eq!(children(), processes);
+}
+
+#[test]
+fn a_guest_that_nobody_debugs_can_be_dropped() {
+    let _alone = ALONE.lock().unwrap();
+    for build in backends() {
+        let runtime = Runtime::new();
+        drop(build(&runtime, "exit").start().unwrap());
+        let before = open_descriptors().len();
+        for round in 0..3 {
+            let listener = GdbListener::tcp("127.0.0.1:0").unwrap();
+            let address = listener.to_string();
+            let guest = build(&runtime, "exit").gdb(listener).start().unwrap();
+            assert_eq!(guest.try_wait().unwrap(), None);
+            // Somebody may be in the middle of it: connected, or talking and silent then.
+            let mut connection = TcpStream::connect(&address).unwrap();
+            if round > 0 {
+                connection.write_all(b"$?#3f").unwrap();
+                connection.read_exact(&mut [0; 2]).unwrap();
+            }
+            drop(guest);
+            drop(connection);
+            assert!(TcpStream::connect(&address).is_err(), "it still listens");
+        }
+        assert!(open_descriptors().len() <= before, "descriptors are left");
+    }
 }

@@ -26,7 +26,8 @@ Examples:
   nabla run app.nabla --gdb
   nabla run app.nabla --dumpcore /var/tmp
 
-nabla becomes the guest's process: its process id, its signals and its exit status are the guest's. With \
+nabla becomes the guest's process: its process id, its signals and its exit status are the guest's. (Of an hvt \
+guest it is the monitor, in one process; 128+N is then its exit status instead of the end by a signal.) With \
 --supervise, --json-report, --gdb or --dumpcore it stays as the guest's parent: it says on standard error how a guest ended that did \
 not just exit, exits with 128+N when signal N ended the guest, and ends the guest when it gets SIGINT, SIGTERM, \
 SIGHUP or SIGQUIT itself.
@@ -100,7 +101,7 @@ pub struct RunArgs {
     )]
     pub gdb: Option<PathBuf>,
 
-    /// Write a core dump into a directory when the guest aborts, faults or is ended for a denied call.
+    /// Write a core dump into a directory when the guest aborts, faults or is ended for what it may not do.
     #[arg(long, value_name = "DIR", help_heading = "Debugging")]
     pub dumpcore: Option<PathBuf>,
 

@@ -18,12 +18,10 @@ use std::{
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     // First, since it takes descriptors by their numbers, which nothing that is opened here must have.
     let mut guest = builder(args)?;
+    let mut debugger = None;
     if let Some(place) = &args.gdb {
         let listener = gdb_listener(place)?;
-        let image = args.image.display();
-        output::complain(&output::one_line(&format!(
-            "nabla: {image}: waiting for a debugger: gdb {image} -ex 'target remote {listener}'"
-        )));
+        debugger = Some(listener.to_string());
         guest = guest.gdb(listener);
     }
     let report = args.json_report.as_deref().map(|path| Report::prepare(path, args)).transpose()?;
@@ -31,6 +29,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let signals = Signals::block()?;
     let started = (SystemTime::now(), Instant::now());
     let guest = guest.start()?;
+    if let Some(listener) = debugger {
+        let image = args.image.display();
+        output::complain(&output::one_line(&format!(
+            "nabla: {image}: waiting for a debugger: gdb {image} -ex 'target remote {listener}'"
+        )));
+    }
     tracing::info!(pid = guest.pid(), supervised = guest.is_supervised(), "the guest runs");
     let interrupted = wait(&guest, &signals)?;
     let status = guest.wait()?;
@@ -78,7 +82,9 @@ pub fn gdb_listener(place: &Path) -> anyhow::Result<GdbListener> {
 /// Waits for a guest that this program is. Signals end both, as they end any program.
 pub fn stay(guest: &Guest, args: &RunArgs) -> anyhow::Result<u8> {
     let status = guest.wait()?;
-    if let Some(message) = describe(status, None) {
+    // A program in a pipeline whose reader has had enough says nothing about it.
+    let said = status != ExitStatus::Killed(Signal::SIGPIPE as i32);
+    if let Some(message) = describe(status, None).filter(|_| said) {
         output::complain(&output::one_line(&format!("nabla: {}: {message}", args.image.display())));
     }
     Ok(status.shell_code())

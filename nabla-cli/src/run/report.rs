@@ -8,7 +8,9 @@ use super::{
 use crate::output::PendingFile;
 use anyhow::Context;
 use nabla_core::{DeviceKind, Image};
-use nabla_monitor::{DeniedCall, ExitStatus, Fault, Guest, ImageFile, ResourceUsage, signal_name};
+use nabla_monitor::{
+    DeniedCall, ExitStatus, Fault, Guest, HypercallMistake, ImageFile, ResourceUsage, signal_name,
+};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use std::{
@@ -146,10 +148,7 @@ impl StatusJson {
             message: status.to_string(),
             code: ended_itself.then(|| status.shell_code()),
             signal: signal.map(SignalJson::new),
-            fault: match status {
-                ExitStatus::Faulted(fault) => Some(fault.into()),
-                _ => None,
-            },
+            fault: FaultJson::of(status),
             syscall: match status {
                 ExitStatus::Denied(denied) => denied.call.map(SyscallJson::from),
                 _ => None,
@@ -164,9 +163,22 @@ struct FaultJson {
     instruction_pointer: Option<String>,
 }
 
-impl From<Fault> for FaultJson {
-    fn from(fault: Fault) -> Self {
-        Self { address: fault.address.map(hex), instruction_pointer: fault.instruction_pointer.map(hex) }
+impl FaultJson {
+    /// Where the guest did what it ended for.
+    fn of(status: ExitStatus) -> Option<Self> {
+        let (address, instruction_pointer) = match status {
+            ExitStatus::Faulted(Fault { address, instruction_pointer, .. }) => (address, instruction_pointer),
+            ExitStatus::BadHypercall(call) => {
+                let address = match call.mistake {
+                    HypercallMistake::Memory { address } => Some(address),
+                    _ => None,
+                };
+                (address, Some(call.instruction_pointer))
+            }
+            ExitStatus::Unsupported(instruction) => (None, Some(instruction.instruction_pointer)),
+            _ => return None,
+        };
+        Some(Self { address: address.map(hex), instruction_pointer: instruction_pointer.map(hex) })
     }
 }
 

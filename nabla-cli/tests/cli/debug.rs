@@ -134,6 +134,43 @@ fn a_guest_is_stopped_looked_at_changed_and_finished() {
     }
 }
 
+/// Instructions that the monitor does for the guest are steps like others, and the guest does not see the debugger's.
+#[test]
+fn steps_over_privileged_instructions_are_steps() {
+    if !need::program("gdb") || !need::kvm() {
+        return;
+    }
+    // nop; cli; mov ecx, 0xc0000100; xor eax, eax; xor edx, edx; wrmsr; pushfq; pop rax; nop
+    let arguments = ["--x-exec-heap", "90fab9000100c031c031d20f309c5890"];
+    let image = guest_hvt("code");
+    // The heap is at the same place in every run, and the guest says where.
+    let alone = outcome(nabla().arg("run").arg(&image).args(arguments));
+    let address = alone.stdout.lines().find_map(|line| line.strip_prefix("code at ")).unwrap();
+    let debugged = Debugged::start(&image, &arguments);
+    let stop = format!("hbreak *{address}");
+    let mut commands = vec![stop.as_str(), "continue"];
+    for _ in 0..9 {
+        commands.push("stepi");
+        let place = "printf \"at %d\\n\", (int)($pc - $here)";
+        commands.push(place);
+    }
+    let here = format!("set $here = {address}");
+    commands.insert(0, &here);
+    commands.push("printf \"flags %d\\n\", (int)($rax & 0x100)");
+    commands.push("continue");
+    let seen = debugged.gdb(&commands);
+    let places: Vec<&str> = seen.stdout.lines().filter_map(|line| line.strip_prefix("at ")).collect();
+    assert_eq!(
+        places,
+        ["1", "2", "7", "9", "11", "13", "14", "15", "16"],
+        "{}\n{}",
+        seen.stdout,
+        seen.stderr
+    );
+    assert!(seen.stdout.contains("flags 0\n"), "{}", seen.stdout);
+    assert_eq!(debugged.end().0, Some(0));
+}
+
 #[test]
 fn a_guest_that_loops_is_interrupted_and_let_go() {
     if !need::program("gdb") {

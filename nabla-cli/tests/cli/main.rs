@@ -56,8 +56,13 @@ fn outcome(command: &mut Command) -> Outcome {
 
 /// Runs a shell command in which `$nabla` is the command and `$guest` a test guest.
 fn shell(name: &str, script: &str) -> Outcome {
+    shell_with(&guest(name), script)
+}
+
+/// The same with a guest that is somewhere else.
+fn shell_with(guest: &Path, script: &str) -> Outcome {
     let mut command = Command::new("bash");
-    command.args(["-c", script]).env("nabla", env!("CARGO_BIN_EXE_nabla")).env("guest", guest(name));
+    command.args(["-c", script]).env("nabla", env!("CARGO_BIN_EXE_nabla")).env("guest", guest);
     outcome(&mut command)
 }
 

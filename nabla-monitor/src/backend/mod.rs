@@ -54,7 +54,7 @@ pub(crate) trait Running: Debug + Send + Sync {
     fn usage(&self) -> io::Result<ResourceUsage>;
     /// Who looks after it, if it was started so. Taken when the guest has ended.
     fn overseer(&self) -> &Mutex<Option<Overseer>>;
-    /// Writes a core of a guest that nobody looks after.
+    /// Writes a core of the guest as it is now.
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf>;
     /// What was counted, where anybody stands between guest and kernel.
     fn counters(&self) -> Option<Counters> {

@@ -42,10 +42,12 @@ pub fn write(directory: &Path, subject: &Subject, guest: &mut dyn Debuggee) -> i
     let temporary = directory.join(format!(".core.{}.{}.tmp", file_part(&subject.name), subject.pid));
     // Left by a program that was killed, or somebody's trap: a new one is made in any case.
     let _ = fs::remove_file(&temporary);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let written = write_to(&file, subject, guest).and_then(|()| give_name(&temporary, directory, subject));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    let written = file
+        .and_then(|file| write_to(&file, subject, guest))
+        .and_then(|()| give_name(&temporary, directory, subject));
     let _ = fs::remove_file(&temporary);
-    written
+    written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
 }
 
 /// The same for a guest that runs, and goes on then.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 use nabla_monitor::{ByteSize, Console, ExitStatus, Guest, GuestBuilder, Runtime};
-use nabla_testkit::guest;
+use nabla_testkit::{guest, need};
 use std::{fs, io::Read, path::PathBuf};
 
 /// A builder for the test guest `name` with little memory and no output.
@@ -55,6 +55,18 @@ pub fn exists(pid: u32) -> bool {
 /// A builder for the test guest `name` in a virtual machine, with little memory and no output.
 pub fn build_hvt(runtime: &Runtime, name: &str) -> GuestBuilder {
     runtime.guest(nabla_testkit::guest_hvt(name)).memory(ByteSize::mib(16)).console(Console::null())
+}
+
+/// What builds a guest by the name of its image.
+pub type Build = fn(&Runtime, &str) -> GuestBuilder;
+
+/// How to build guests for each backend that is there.
+pub fn backends() -> Vec<Build> {
+    let mut backends: Vec<Build> = vec![build];
+    if need::kvm() {
+        backends.push(build_hvt);
+    }
+    backends
 }
 
 /// Runs `f` in a forked child.

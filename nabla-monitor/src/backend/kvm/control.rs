@@ -74,16 +74,17 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Called by the thread after it was woken: stands still as long as a pause is wanted. False when the guest is
-    /// to end.
+    /// Called by the thread after it was woken: stands still as long as a pause is wanted, or until somebody wants to look
+    /// into the guest, after which this is to be called again. False when the guest is to end.
     pub fn attend(&self) -> bool {
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&self.wake, &mut counter);
-        consume_kick();
+        self.clear_kick();
         let mut state = self.lock();
         while state.wanted == Wanted::Pause {
             state.paused = true;
             self.changed.notify_all();
+            if self.port.wants_stop() {
+                return true;
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.paused = false;
@@ -91,6 +92,14 @@ impl Control {
         drop(state);
         self.changed.notify_all();
         go_on
+    }
+
+    /// Takes back what has woken the calling thread, which looks at everything that may be wanted after this, and not
+    /// before.
+    pub fn clear_kick(&self) {
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&self.wake, &mut counter);
+        consume_kick();
     }
 
     /// Ends the guest. Does not wait for it.
@@ -128,6 +137,7 @@ impl Control {
     /// Has the thread see that somebody wants to look into the guest.
     pub fn wake_up(&self) {
         self.kick(&self.lock());
+        self.changed.notify_all();
     }
 
     /// The thread's id, as long as it runs.

@@ -18,6 +18,8 @@ pub mod flags {
     pub const VM: u64 = 1 << 17;
     pub const AC: u64 = 1 << 18;
     pub const VIRTUAL: u64 = 3 << 19;
+    /// All that exist: the six of arithmetic, TF, IF, DF, IOPL, NT, RF, VM, AC, VIF and VIP, and ID.
+    pub const DEFINED: u64 = 0x3f_7fd7;
 }
 
 /// An exception that the guest is to see.
@@ -38,6 +40,7 @@ pub mod vector {
     pub const DIVIDE: u8 = 0;
     pub const DEBUG: u8 = 1;
     pub const BREAKPOINT: u8 = 3;
+    pub const OVERFLOW: u8 = 4;
     pub const INVALID_OPCODE: u8 = 6;
     pub const DOUBLE_FAULT: u8 = 8;
     pub const NOT_PRESENT: u8 = 11;
@@ -53,7 +56,6 @@ pub mod vector {
 pub mod page_fault {
     pub const PRESENT: u32 = 1;
     pub const WRITE: u32 = 1 << 1;
-    pub const USER: u32 = 1 << 2;
     pub const FETCH: u32 = 1 << 4;
 }
 
@@ -177,7 +179,8 @@ impl Cpu {
 
     /// `rflags` as the guest sees them.
     pub const fn guest_flags(&self) -> u64 {
-        let shown = self.regs.rflags & !(flags::IF | flags::IOPL | flags::VM | flags::VIRTUAL) | flags::FIXED;
+        let hidden = flags::IF | flags::IOPL | flags::VM | flags::VIRTUAL;
+        let shown = self.regs.rflags & flags::DEFINED & !hidden | flags::FIXED;
         if self.interrupts { shown | flags::IF } else { shown }
     }
 
@@ -234,6 +237,8 @@ impl Cpu {
             current = match (class(current.vector), class(next.vector)) {
                 (Class::DoubleFault, _) => {
                     *self = start;
+                    // Where the instruction is that caused it, not where it would have gone on.
+                    self.regs.rip = exception.software.unwrap_or(self.regs.rip);
                     return Err(exception);
                 }
                 (Class::Contributory, Class::Contributory)

@@ -24,6 +24,8 @@ use vm_memory::VolatileSlice;
 const WAKE: u64 = u64::MAX;
 /// The most that is written to a console at once, where a write could block: a pipe that is ready takes it.
 const CONSOLE_CHUNK: usize = 4096;
+/// The most that is moved between two looks at who wants something of the guest.
+pub const PART: usize = 1 << 20;
 /// `epoll_pwait2`, which counts nanoseconds, since Linux 5.11.
 pub const EPOLL_PWAIT2: u64 = 441;
 pub const EPOLL_PWAIT: u64 = 281;
@@ -45,6 +47,8 @@ pub enum Interrupted {
     Killed,
     /// Somebody wants to look into the guest.
     Look,
+    /// Nobody reads the console any more, and the guest is to end then.
+    NoReader,
 }
 
 /// All devices of a guest.
@@ -54,7 +58,11 @@ pub struct Devices {
     console: OwnedFd,
     /// Whether a write to the console can block.
     console_blocks: bool,
+    /// Whether the guest ends with the console's reader, as programs in a pipeline do.
+    pub ends_with_reader: bool,
     waitset: OwnedFd,
+    /// How much is written of what the guest prints, when that was interrupted.
+    printed: usize,
     precise_wait: bool,
     events: Vec<Event>,
     pub tally: Arc<Tally>,
@@ -85,7 +93,17 @@ impl Devices {
         let console_blocks = rustix::fs::fstat(&console)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile);
         let events = Vec::with_capacity(devices.len() + 1);
-        Ok(Self { devices, console, console_blocks, waitset, precise_wait: true, events, tally })
+        Ok(Self {
+            devices,
+            console,
+            console_blocks,
+            ends_with_reader: false,
+            waitset,
+            printed: 0,
+            precise_wait: true,
+            events,
+            tally,
+        })
     }
 
     fn get(&self, handle: u64) -> Option<&Device> {
@@ -126,11 +144,12 @@ impl Devices {
         }
     }
 
-    /// Writes all of it. What a console does not take is lost, as it is for a process whose reader went away.
-    pub fn console_write(&self, bytes: &VolatileSlice<'_>, control: &Control) -> Result<(), Interrupted> {
-        let mut done = 0;
+    /// Writes all of it. What a console does not take is lost, unless the guest [ends](Self::ends_with_reader). When this
+    /// was interrupted and is called again, it goes on where it was.
+    pub fn console_write(&mut self, bytes: &VolatileSlice<'_>, control: &Control) -> Result<(), Interrupted> {
+        let mut done = std::mem::take(&mut self.printed).min(bytes.len());
         while done < bytes.len() {
-            let mut length = bytes.len() - done;
+            let mut length = PART.min(bytes.len() - done);
             if self.console_blocks {
                 length = length.min(CONSOLE_CHUNK);
                 let mut set = [
@@ -139,18 +158,25 @@ impl Devices {
                 ];
                 let _ = poll(&mut set, None);
                 let (writable, woken) = (!set[0].revents().is_empty(), !set[1].revents().is_empty());
-                if woken && !control.attend() {
-                    return Err(Interrupted::Killed);
+                if woken && let Err(interrupted) = attend(control) {
+                    self.printed = done;
+                    return Err(interrupted);
                 }
                 if !writable {
                     continue;
                 }
+            } else if done > 0
+                && let Err(interrupted) = attend(control)
+            {
+                self.printed = done;
+                return Err(interrupted);
             }
             let Ok(part) = bytes.subslice(done, length) else { return Ok(()) };
             match write(self.console.as_fd(), &part) {
                 Ok(0) => return Ok(()),
                 Ok(written) => done += written,
                 Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(Errno::PIPE) if self.ends_with_reader => return Err(Interrupted::NoReader),
                 Err(_) => return Ok(()),
             }
         }
@@ -179,11 +205,8 @@ impl Devices {
                     }
                 }
             }
-            if woken && !control.attend() {
-                return Err(Interrupted::Killed);
-            }
-            if woken && control.port.wants_stop() {
-                return Err(Interrupted::Look);
+            if woken {
+                attend(control)?;
             }
             if ready != 0 || left == Some(Duration::ZERO) || matches!(waited, Err(e) if e != Errno::INTR) {
                 return Ok(ready);
@@ -223,6 +246,14 @@ impl Devices {
             }
         }
     }
+}
+
+/// Sees what somebody wants of the guest in the middle of a call. Holds it as long as that is wanted.
+pub fn attend(control: &Control) -> Result<(), Interrupted> {
+    if !control.attend() {
+        return Err(Interrupted::Killed);
+    }
+    if control.port.wants_stop() { Err(Interrupted::Look) } else { Ok(()) }
 }
 
 /// See [`Devices::descriptors`].

@@ -9,6 +9,7 @@ use super::{
     memory::GuestMemory,
 };
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// What follows from an instruction that the processor refused in ring 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,23 +144,42 @@ pub fn is_port_access(instruction: &Instruction) -> bool {
 /// What only ring 0 may execute and no binding does.
 fn is_privileged(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{
-        Clts, Hlt, Invd, Invlpg, Invpcid, Lldt, Lmsw, Rdpmc, Swapgs, Sysexit, Sysexitq, Sysret, Sysretq,
-        Wbinvd, Wbnoinvd, Xrstors, Xrstors64, Xsaves, Xsaves64, Xsetbv,
+        Clgi, Clts, Hlt, Invd, Invept, Invlpg, Invlpga, Invpcid, Invvpid, Lldt, Lmsw, Monitor, Mwait, Rdpmc,
+        Skinit, Stgi, Swapgs, Sysexit, Sysexitq, Sysret, Sysretq, Vmclear, Vmlaunch, Vmload, Vmptrld,
+        Vmresume, Vmrun, Vmsave, Vmxoff, Vmxon, Wbinvd, Wbnoinvd, Xrstors, Xrstors64, Xsaves, Xsaves64,
+        Xsetbv,
     };
     matches!(
         mnemonic,
-        Clts | Hlt
+        Clgi | Clts
+            | Hlt
             | Invd
+            | Invept
             | Invlpg
+            | Invlpga
             | Invpcid
+            | Invvpid
             | Lldt
             | Lmsw
+            | Monitor
+            | Mwait
             | Rdpmc
+            | Skinit
+            | Stgi
             | Swapgs
             | Sysexit
             | Sysexitq
             | Sysret
             | Sysretq
+            | Vmclear
+            | Vmload
+            | Vmlaunch
+            | Vmptrld
+            | Vmresume
+            | Vmrun
+            | Vmsave
+            | Vmxoff
+            | Vmxon
             | Wbinvd
             | Wbnoinvd
             | Xrstors
@@ -245,7 +265,19 @@ fn address(cpu: &Cpu, instruction: &Instruction, operand: u32) -> Result<u64, Ex
         register => general(cpu, register),
     };
     let address = instruction.virtual_address(operand, 0, register);
-    address.filter(|&address| is_canonical(address)).ok_or(Exception::general_protection(0))
+    let on_stack = instruction.memory_segment() == Register::SS;
+    address.filter(|&address| is_canonical(address)).ok_or(match on_stack {
+        true => NOT_ON_THE_STACK,
+        false => Exception::general_protection(0),
+    })
+}
+
+/// What a stack at a non-canonical address causes.
+const NOT_ON_THE_STACK: Exception = Exception::fault(vector::STACK, Some(0));
+
+/// What is on the stack.
+fn on_stack<T: FromBytes + IntoBytes>(memory: &GuestMemory, address: u64) -> Result<T, Exception> {
+    if is_canonical(address) { Ok(memory.read(address)?) } else { Err(NOT_ON_THE_STACK) }
 }
 
 fn operand16(
@@ -395,7 +427,7 @@ fn far_return(cpu: &mut Cpu, memory: &GuestMemory, instruction: &Instruction) ->
     };
     let pop = |slot: u64| -> Result<u64, Exception> {
         let address = cpu.regs.rsp.wrapping_add(slot * size);
-        Ok(if size == 8 { memory.read(address)? } else { u64::from(memory.read::<u32>(address)?) })
+        Ok(if size == 8 { on_stack(memory, address)? } else { u64::from(on_stack::<u32>(memory, address)?) })
     };
     let (rip, selector) = (pop(0)?, word(pop(1)?));
     let released = if instruction.op_count() == 1 { u64::from(instruction.immediate16()) } else { 0 };
@@ -414,7 +446,7 @@ fn far_return(cpu: &mut Cpu, memory: &GuestMemory, instruction: &Instruction) ->
 }
 
 fn interrupt_return(cpu: &mut Cpu, memory: &GuestMemory) -> Result<Step, Exception> {
-    let [rip, cs, rflags, rsp, ss]: [u64; 5] = memory.read(cpu.regs.rsp)?;
+    let [rip, cs, rflags, rsp, ss]: [u64; 5] = on_stack(memory, cpu.regs.rsp)?;
     if cpu.guest_flags() & flags::NT != 0 {
         return Err(Exception::general_protection(0));
     }

@@ -33,6 +33,8 @@ pub enum Outcome {
     },
     /// Somebody wants it to end.
     Killed,
+    /// It ends because nobody reads what it prints.
+    NoReader,
     /// Somebody wants to look into the guest; the call is to be made again after that.
     Look,
 }
@@ -42,6 +44,7 @@ impl From<Interrupted> for Outcome {
         match interrupted {
             Interrupted::Killed => Self::Killed,
             Interrupted::Look => Self::Look,
+            Interrupted::NoReader => Self::NoReader,
         }
     }
 }
@@ -59,7 +62,7 @@ pub fn handle(
         Hypercall::Walltime => walltime(address, memory),
         Hypercall::Puts => puts(address, memory, devices, control),
         Hypercall::Poll => poll(address, memory, devices, control),
-        Hypercall::BlockWrite | Hypercall::BlockRead => block(call, address, memory, devices),
+        Hypercall::BlockWrite | Hypercall::BlockRead => block(call, address, memory, devices, control),
         Hypercall::NetWrite => net_write(address, memory, devices),
         Hypercall::NetRead => net_read(address, memory, devices),
         Hypercall::Halt => halt(address, memory),
@@ -77,13 +80,18 @@ fn walltime(address: u64, memory: &GuestMemory) -> Result<Outcome, BadAccess> {
 fn puts(
     address: u64,
     memory: &GuestMemory,
-    devices: &Devices,
+    devices: &mut Devices,
     control: &Control,
 ) -> Result<Outcome, BadAccess> {
     let Puts { data, len } = memory.read(address)?;
     let bytes = memory.slice(data, len, Access::Read)?;
-    devices.tally.console_bytes.add(len);
-    Ok(devices.console_write(&bytes, control).map_or_else(Outcome::from, |()| Outcome::Continue))
+    Ok(match devices.console_write(&bytes, control) {
+        Ok(()) => {
+            devices.tally.console_bytes.add(len);
+            Outcome::Continue
+        }
+        Err(interrupted) => interrupted.into(),
+    })
 }
 
 fn poll(
@@ -112,26 +120,32 @@ fn block(
     address: u64,
     memory: &GuestMemory,
     devices: &Devices,
+    control: &Control,
 ) -> Result<Outcome, BadAccess> {
     memory.check(address, size_of::<BlockIo>() as u64, Access::Write)?;
     let io: BlockIo = memory.read(address)?;
-    let ret = block_transfer(call, &io, memory, devices)?;
+    let ret = match block_transfer(call, &io, memory, devices, control)? {
+        Ok(ret) => ret,
+        Err(interrupted) => return Ok(interrupted.into()),
+    };
     let direction = if call == Hypercall::BlockWrite { Direction::Write } else { Direction::Read };
     devices.tally.device(io.handle, direction, io.len, ret);
     memory.write(address + offset_of!(BlockIo, ret) as u64, &ret)?;
     Ok(Outcome::Continue)
 }
 
-/// The tender of Solo5 takes any offset and length within the capacity, so this does.
+/// The tender of Solo5 takes any offset and length within the capacity, so this does, in parts: whoever wants to end, hold
+/// or look into the guest does not wait for gigabytes. A transfer that is interrupted can be made again.
 fn block_transfer(
     call: Hypercall,
     io: &BlockIo,
     memory: &GuestMemory,
     devices: &Devices,
-) -> Result<i32, BadAccess> {
-    let Some((disk, capacity)) = devices.disk(io.handle) else { return Ok(R_EINVAL) };
+    control: &Control,
+) -> Result<Result<i32, Interrupted>, BadAccess> {
+    let Some((disk, capacity)) = devices.disk(io.handle) else { return Ok(Ok(R_EINVAL)) };
     if io.offset >= capacity || io.len > capacity - io.offset {
-        return Ok(R_EINVAL);
+        return Ok(Ok(R_EINVAL));
     }
     let (access, transfer): (_, fn(_, &VolatileSlice<'_>, u64) -> _) = match call {
         Hypercall::BlockWrite => (Access::Read, devices::pwrite),
@@ -140,16 +154,21 @@ fn block_transfer(
     let bytes = memory.slice(io.data, io.len, access)?;
     let mut done = 0;
     while done < bytes.len() {
-        // The kernel moves less than 2 GiB at once.
-        let Ok(part) = bytes.subslice(done, bytes.len() - done) else { return Ok(R_EUNSPEC) };
+        if done > 0
+            && let Err(interrupted) = devices::attend(control)
+        {
+            return Ok(Err(interrupted));
+        }
+        let length = devices::PART.min(bytes.len() - done);
+        let Ok(part) = bytes.subslice(done, length) else { return Ok(Ok(R_EUNSPEC)) };
         match transfer(disk, &part, io.offset + done as u64) {
-            Ok(0) => return Ok(R_EUNSPEC),
+            Ok(0) => return Ok(Ok(R_EUNSPEC)),
             Ok(moved) => done += moved,
             Err(Errno::INTR) => {}
-            Err(_) => return Ok(R_EUNSPEC),
+            Err(_) => return Ok(Ok(R_EUNSPEC)),
         }
     }
-    Ok(R_OK)
+    Ok(Ok(R_OK))
 }
 
 fn net_write(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Outcome, BadAccess> {

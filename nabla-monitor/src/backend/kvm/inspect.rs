@@ -93,10 +93,10 @@ impl Port {
     /// The processor stands still, until it is told how to go on. `None` when nobody looks any more.
     pub fn stand(&self, stop: Stop, context: Context) -> Option<Order> {
         let mut state = self.lock();
+        self.interrupt.store(false, Relaxed);
         if state.closed {
             return None;
         }
-        self.interrupt.store(false, Relaxed);
         state.stop = Some(stop);
         state.context = context;
         state.resume = None;

@@ -78,8 +78,9 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
 
     let tally = Arc::new(Tally::new(guest.image.manifest(), machine.tsc_frequency));
     let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(|e| cannot("make event descriptors", e))?);
-    let devices = Devices::new(guest.devices, console, &shared.control, tally)
+    let mut devices = Devices::new(guest.devices, console, &shared.control, tally)
         .map_err(|e| cannot("set up the devices", e))?;
+    devices.ends_with_reader = guest.alone;
     // Without it the program ends as slowly as it would anyway.
     let keeper = guest.alone.then(|| Keeper::new(machine.descriptors()).ok()).flatten();
     let [vcpu, vm] = machine.descriptors().map(|descriptor| descriptor.as_raw_fd());

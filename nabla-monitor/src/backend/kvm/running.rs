@@ -293,6 +293,9 @@ impl Running for KvmGuest {
     }
 
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf> {
+        if let Some(overseer) = &*lock(&self.overseer) {
+            return overseer.dump_core(directory);
+        }
         let memory = self.memory.upgrade().ok_or_else(overseer::ended)?;
         let mut inspector = Inspector::new(&self.shared, &memory, Watched::No);
         let written = core::write_of_running(directory, name, self.pid(), &mut inspector);

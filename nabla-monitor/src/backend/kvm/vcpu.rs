@@ -16,8 +16,8 @@ use super::{
     vm::{Machine, user_code, user_data},
 };
 use crate::exit::{
-    BadHypercall, ExitStatus, Fault, HypercallMistake, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTRAP,
-    UnsupportedInstruction,
+    BadHypercall, ExitStatus, Fault, HypercallMistake, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV,
+    SIGTRAP, UnsupportedInstruction,
 };
 use kvm_ioctls::{SyncReg, VcpuExit};
 use nabla_core::abi::{EXIT_ABORT, GUEST_MIN_BASE, hvt::Hypercall};
@@ -50,8 +50,10 @@ pub struct Vcpu {
     cpu: Cpu,
     /// Whether the guest's registers are those of `cpu` now, and not those of the virtual processor.
     in_frame: bool,
-    /// It is to stop after one instruction.
-    stepping: bool,
+    /// A debugger wants it to stop after one instruction.
+    stepping: Option<debug::Stepping>,
+    /// A step began in a hypercall, and is over when that is.
+    steps_out_of_call: bool,
     /// When the guest was left, in ticks.
     left: u64,
 }
@@ -63,7 +65,8 @@ impl Vcpu {
             devices,
             cpu: Cpu::new(kvm_bindings::kvm_regs::default()),
             in_frame: false,
-            stepping: false,
+            stepping: None,
+            steps_out_of_call: false,
             left: 0,
         }
     }
@@ -91,17 +94,30 @@ impl Vcpu {
     }
 
     fn run_to_end(&mut self, control: &Control) -> io::Result<ExitStatus> {
+        let mut called = false;
         loop {
-            if control.port.wants_stop() {
-                self.stop_if_possible(&control.port)?;
+            // Somebody may want to look again as soon as the last one has, and a guest that was paused stays so.
+            while std::mem::take(&mut called) || self.should_stop(&control.port) {
+                control.clear_kick();
+                if self.should_stop(&control.port) && !self.stop_if_possible(&control.port)? {
+                    // It is on the way to an exit, and does what is wanted after that.
+                    called = true;
+                    break;
+                }
+                if !control.attend() {
+                    return Ok(ExitStatus::Killed(SIGKILL));
+                }
             }
             let exit = self.enter()?;
             self.count(&exit);
             let ended = match exit {
                 Exit::Out { port, value } => self.hypercall(port, value, control)?,
-                Exit::OtherPort(port) => Some(self.bad_hypercall(port, HypercallMistake::NoSuchPort)),
+                Exit::OtherPort(port) => Some(self.bad_hypercall(port, mistake_at(port))),
                 Exit::Halted => self.exception(control)?,
-                Exit::Interrupted => (!control.attend()).then_some(ExitStatus::Killed(SIGKILL)),
+                Exit::Interrupted => {
+                    called = true;
+                    None
+                }
                 Exit::CannotEmulate => {
                     self.cpu.regs = self.machine.vcpu.get_regs().map_err(system)?;
                     Some(self.unsupported())
@@ -182,9 +198,16 @@ impl Vcpu {
             return Ok(match outcome {
                 Ok(Outcome::Continue) => None,
                 Ok(Outcome::Look) => {
-                    self.stop_in_call(&control.port)?;
+                    // Until nobody wants to any more: what says that somebody does is gone when it has been attended to.
+                    while control.port.wants_stop() {
+                        self.stop_in_call(&control.port)?;
+                        if !control.attend() {
+                            return Ok(Some(ExitStatus::Killed(SIGKILL)));
+                        }
+                    }
                     continue;
                 }
+                Ok(Outcome::NoReader) => Some(ExitStatus::Killed(SIGPIPE)),
                 Ok(Outcome::Killed) => Some(ExitStatus::Killed(SIGKILL)),
                 Ok(Outcome::Halt { status }) => Some(match status.to_le_bytes()[0] {
                     low if i32::from(low) == EXIT_ABORT => ExitStatus::Aborted,
@@ -239,6 +262,11 @@ impl Vcpu {
         if exception.trap && self.stop_for_trap(exception, &control.port)? {
             return Ok(None);
         }
+        // Whatever becomes of it, it is one step, of which the guest sees nothing.
+        let stepped = self.stepping.take();
+        if let Some(step) = stepped {
+            self.set_trap_flag(step.guests_own);
+        }
         let memory = &self.machine.memory;
         let step = match exception.vector {
             vector::PAGE_FAULT => Step::Raise(exception),
@@ -253,20 +281,23 @@ impl Vcpu {
         let ended = match step {
             Step::Done => None,
             Step::Port(port) => {
-                let mistake = HypercallMistake::NoSuchPort;
+                let mistake = mistake_at(port);
                 let instruction_pointer = self.cpu.regs.rip;
                 Some(ExitStatus::BadHypercall(BadHypercall { port, mistake, instruction_pointer }))
             }
             Step::Unsupported => Some(self.unsupported()),
-            Step::Raise(raised) if is_ours(raised, memory.size()) => Some(self.faulted(raised)),
+            Step::Raise(raised) if is_ours(raised, memory.size()) => Some(self.faulted(raised, false)),
             Step::Raise(raised) => self
                 .cpu
                 .deliver(memory, as_in_ring_0(raised))
                 .err()
-                .map(|undeliverable| self.faulted(undeliverable)),
+                .map(|undeliverable| self.faulted(undeliverable, true)),
         };
         if ended.is_none() {
-            self.resume();
+            match stepped {
+                Some(_) => self.stop_after_step(&control.port)?,
+                None => self.resume(),
+            }
         }
         Ok(ended)
     }
@@ -295,19 +326,38 @@ impl Vcpu {
         cpu.regs = kvm_bindings::kvm_regs { rip, rflags, rsp, ..regs };
         (cpu.fs_base, cpu.gs_base) = (sregs.fs.base, sregs.gs.base);
         self.machine.vcpu.sync_regs_mut().sregs = sregs;
-        let trap = matches!(vector, vector::DEBUG | vector::BREAKPOINT);
         if vector == vector::PAGE_FAULT {
             let address = sregs.cr2;
-            if rip == arch::SYSCALL_TRAP && address == rip {
-                // `syscall`, which does not exist without EFER.SCE. It left the flags in r11.
+            if rip == arch::SYSCALL_TRAP && address == rip && self.was_syscall() {
+                // It does not exist without EFER.SCE. It left the flags in r11.
+                let cpu = &mut self.cpu;
                 cpu.regs.rip = cpu.regs.rcx.wrapping_sub(2);
                 cpu.regs.rflags = cpu.regs.r11;
                 return Ok(Exception::fault(vector::INVALID_OPCODE, None));
             }
             return Ok(Exception { address: Some(address), ..Exception::fault(vector, error_code) });
         }
-        let software = (vector == vector::BREAKPOINT).then(|| rip.wrapping_sub(1));
+        // `int n` of these has no need of privileges (on some hypervisors, for 4), so it comes here by itself.
+        let is_software = matches!(vector, vector::BREAKPOINT | vector::OVERFLOW);
+        let software = is_software.then(|| rip.wrapping_sub(self.interrupt_length(rip)));
+        let trap = is_software || vector == vector::DEBUG;
         Ok(Exception { vector, error_code, address: None, trap, software })
+    }
+
+    /// Whether a `syscall` ends where rcx points, as it does after one. A guest may as well jump to where these go.
+    fn was_syscall(&self) -> bool {
+        const SYSCALL: [u8; 2] = [0x0f, 0x05];
+        let found = self.memory().instruction_bytes(self.cpu.regs.rcx.wrapping_sub(2));
+        found.starts_with(&SYSCALL)
+    }
+
+    /// How long the `int n` or `int3` is that ends at `rip`.
+    fn interrupt_length(&self, rip: u64) -> u64 {
+        const INT: u8 = 0xcd;
+        match self.memory().instruction_bytes(rip.wrapping_sub(2)).as_slice() {
+            [INT, vector::BREAKPOINT | vector::OVERFLOW, ..] => 2,
+            _ => 1,
+        }
     }
 
     /// Back to ring 3, with the registers as the guest left them or as they were changed.
@@ -323,7 +373,7 @@ impl Vcpu {
         self.machine.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
     }
 
-    fn faulted(&self, exception: Exception) -> ExitStatus {
+    fn faulted(&self, exception: Exception, handler_failed: bool) -> ExitStatus {
         let signal = match exception.vector {
             vector::DIVIDE | vector::FLOATING_POINT | vector::SIMD => SIGFPE,
             vector::DEBUG | vector::BREAKPOINT => SIGTRAP,
@@ -335,12 +385,21 @@ impl Vcpu {
             signal,
             address: exception.address,
             instruction_pointer: Some(self.cpu.regs.rip),
+            handler_failed: handler_failed && self.cpu.idt.limit > 0,
         })
     }
 }
 
 fn system(error: kvm_ioctls::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno())
+}
+
+/// What is wrong with an access to a port that is no hypercall.
+fn mistake_at(port: u16) -> HypercallMistake {
+    match Hypercall::from_port(port) {
+        Some(_) => HypercallMistake::WrongAccess,
+        None => HypercallMistake::NoSuchPort,
+    }
 }
 
 /// Whether this is a page fault on a protection that hvt guests do not expect: that of segments, heap and stack.
@@ -361,6 +420,7 @@ fn as_in_ring_0(exception: Exception) -> Exception {
         return exception;
     }
     let above = exception.address.is_some_and(|address| address >= arch::MONITOR_BASE);
-    let hidden = page_fault::USER | page_fault::FETCH | if above { page_fault::PRESENT } else { 0 };
-    Exception { error_code: exception.error_code.map(|code| code & !hidden), ..exception }
+    // Of the other bits (user, reserved, fetch, keys ...) none can be set there.
+    let shown = page_fault::WRITE | if above { 0 } else { page_fault::PRESENT };
+    Exception { error_code: exception.error_code.map(|code| code & shown), ..exception }
 }

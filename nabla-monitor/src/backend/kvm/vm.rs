@@ -78,7 +78,10 @@ fn reason_of(errno: i32) -> String {
     let error = io::Error::from_raw_os_error(errno);
     match Errno::from_raw_os_error(errno) {
         Errno::NOENT => "there is no /dev/kvm here: load the module (modprobe kvm_intel or kvm_amd), or switch virtualisation on in the firmware or in the cloud's settings".to_owned(),
-        Errno::ACCESS | Errno::PERM => "you may not use /dev/kvm: join the group that owns it (usermod -aG kvm $USER) and log in again".to_owned(),
+        Errno::ACCESS | Errno::PERM => match rustix::fs::stat("/dev/kvm") {
+            Ok(stat) if stat.st_gid == 0 => "you may not use /dev/kvm, which is root's alone: give it a group (chgrp kvm /dev/kvm && chmod 660 /dev/kvm), join that (usermod -aG kvm $USER) and log in again".to_owned(),
+            _ => "you may not use /dev/kvm: join the group that owns it (usermod -aG kvm $USER) and log in again".to_owned(),
+        },
         Errno::NODEV | Errno::NXIO => "/dev/kvm is there and this processor does not support it, or virtualisation is switched off in the firmware".to_owned(),
         _ => format!("/dev/kvm cannot be opened: {error}"),
     }
@@ -339,8 +342,8 @@ mod tests {
     fn every_reason_for_no_machine_says_what_to_do() {
         for (errno, text) in [
             (Errno::NOENT, "modprobe kvm_intel"),
-            (Errno::ACCESS, "join the group that owns it"),
-            (Errno::PERM, "join the group that owns it"),
+            (Errno::ACCESS, "usermod -aG kvm $USER"),
+            (Errno::PERM, "usermod -aG kvm $USER"),
             (Errno::NODEV, "switched off in the firmware"),
             (Errno::MFILE, "cannot be opened: Too many open files"),
         ] {

@@ -4,7 +4,10 @@ use super::inspect::Inspector;
 use super::supervisor::{Ending, RawUsage, Report, Slot, Supervisor, own_pid};
 use crate::{
     backend::Running,
-    debug::{Debuggee, core, overseer::Overseer},
+    debug::{
+        Debuggee, core,
+        overseer::{self, Overseer},
+    },
     error::Error,
     exit::{Denied, ExitStatus, Fault, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
     guest::ResourceUsage,
@@ -41,7 +44,7 @@ pub(crate) struct ProcessGuest {
     owner: i32,
     killed_by_us: AtomicBool,
     detached: AtomicBool,
-    /// Held while the guest is being paused or resumed: each would undo the other's signal.
+    /// Held while the guest is being paused, resumed or dumped: each would undo what the other has done to stop it.
     stopping: Mutex<()>,
     /// Size of its memory in bytes.
     memory: u64,
@@ -108,10 +111,12 @@ impl ProcessGuest {
             (SIGSYS, _) => ExitStatus::Denied(Denied { call: None }),
             (_, Report::Fault { signal: seen, address, instruction_pointer }) if seen == signal => {
                 let instruction_pointer = Some(instruction_pointer);
-                ExitStatus::Faulted(Fault { signal, address, instruction_pointer })
+                ExitStatus::Faulted(Fault { signal, address, instruction_pointer, handler_failed: false })
             }
             (SIGSEGV | SIGBUS | SIGILL | SIGFPE | SIGTRAP, _) if !self.is_supervised() => {
-                ExitStatus::Faulted(Fault { signal, address: None, instruction_pointer: None })
+                let nothing =
+                    Fault { signal, address: None, instruction_pointer: None, handler_failed: false };
+                ExitStatus::Faulted(nothing)
             }
             (SIGKILL, _) if self.was_out_of_memory() => ExitStatus::OutOfMemory,
             _ => ExitStatus::Killed(signal),
@@ -207,6 +212,13 @@ impl Running for ProcessGuest {
     }
 
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf> {
+        let _alone = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(overseer) = &*self.overseer.lock().unwrap_or_else(PoisonError::into_inner) {
+            return overseer.dump_core(directory);
+        }
+        if self.slot.ending().is_some() {
+            return Err(overseer::ended());
+        }
         if !self.is_supervised() {
             return Err(io::Error::other("the guest is not supervised"));
         }

@@ -250,7 +250,8 @@ fn write_stub(page: &mut [u8]) {
 /// `wrmsr` of the FS base is how threads are switched, so it is done without leaving the guest. Everything else
 /// that arrives here is left to the monitor, with every register as it was. In the order of execution: is it this
 /// register (ecx); are the two bytes at the faulting address the instruction (and do they lie in one page, so that
-/// reading them cannot fault); is the base one below 2^47 (edx below 0x8000), which cannot fault either.
+/// reading them cannot fault); is the base one below 2^47 (edx below 0x8000), which cannot fault either; is nobody
+/// stepping, who would miss the step here.
 ///
 /// ```text
 ///       push rax
@@ -261,6 +262,7 @@ fn write_stub(page: &mut [u8]) {
 ///       cmp dword [rsp + 20], 0 ; jne out   ; ... which is checked
 ///       cmp word [rax], 0x300f ; jne out     ; 0f 30
 ///       cmp edx, 0x8000 ; jae out
+///       test byte [rsp + 33], 1 ; jnz out   ; TF
 ///       pop rax
 ///       wrmsr
 ///       add rsp, 8                          ; the error code
@@ -269,21 +271,23 @@ fn write_stub(page: &mut [u8]) {
 /// out:  pop rax
 ///       hlt
 /// ```
-const WRMSR_CODE: [u8; 63] = [
+const WRMSR_CODE: [u8; 70] = [
     0x50, // push rax
     0x81, 0xf9, 0x00, 0x01, 0x00, 0xc0, // cmp ecx, 0xc0000100
-    0x75, 52, // jne out
+    0x75, 59, // jne out
     0x48, 0x8b, 0x44, 0x24, 0x10, // mov rax, [rsp+16]
     0xf7, 0xd0, // not eax
     0xa9, 0xff, 0x0f, 0x00, 0x00, // test eax, 0xfff
-    0x74, 38, // jz out
+    0x74, 45, // jz out
     0xf7, 0xd0, // not eax
     0x83, 0x7c, 0x24, 0x14, 0x00, // cmp dword [rsp+20], 0
-    0x75, 29, // jne out
+    0x75, 36, // jne out
     0x66, 0x81, 0x38, 0x0f, 0x30, // cmp word [rax], 0x300f
-    0x75, 22, // jne out
+    0x75, 29, // jne out
     0x81, 0xfa, 0x00, 0x80, 0x00, 0x00, // cmp edx, 0x8000
-    0x73, 14,   // jae out
+    0x73, 21, // jae out
+    0xf6, 0x44, 0x24, 0x21, 0x01, // test byte [rsp+33], 1
+    0x75, 14,   // jnz out
     0x58, // pop rax
     0x0f, 0x30, // wrmsr
     0x48, 0x83, 0xc4, 0x08, // add rsp, 8
@@ -292,6 +296,24 @@ const WRMSR_CODE: [u8; 63] = [
     0x58, // out: pop rax
     0xf4, // hlt
 ];
+
+/// Where, in the stub for `wrmsr`, rax is popped on the way back to the guest.
+const WRMSR_POP: u64 = 54;
+
+/// Whether a processor that is at `rip` is in the stub for `wrmsr`, where it can be taken back to the guest's
+/// instruction: the frame is complete, and doing it once more does no harm. `Some(true)` when rax is on the stack, too.
+pub fn in_wrmsr_stub(rip: u64) -> Option<bool> {
+    const OUT: u64 = WRMSR_CODE.len() as u64 - 2;
+    if rip == STUB_PAGE + GENERAL_PROTECTION as u64 * STUB_STRIDE {
+        return Some(false);
+    }
+    match rip.checked_sub(WRMSR_STUB)? {
+        1..=WRMSR_POP | OUT => Some(true),
+        offset if offset < OUT => Some(false),
+        // It halts now, or it is somewhere else.
+        _ => None,
+    }
+}
 
 /// The vector of the exception that halted at `rip`, which is behind the `hlt`.
 pub fn vector_at(rip: u64) -> Option<u8> {

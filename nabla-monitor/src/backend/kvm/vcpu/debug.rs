@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        arch,
         control::Control,
         cpu::{Exception, flags, vector},
         inspect::{Context, Order, Port, Watched},
@@ -12,13 +13,33 @@ use crate::{
     debug::{End, FloatRegisters, Registers, Stop, debug_control},
     exit::ExitStatus,
 };
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use kvm_bindings::{kvm_debugregs, kvm_regs};
 use std::io;
 use zerocopy::{FromBytes, IntoBytes};
 
+/// Of DR6: breakpoints that were hit; a step was done.
+const HIT: u64 = 0b1111;
+const STEP_DONE: u64 = 1 << 14;
+
+/// A step that a debugger wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Stepping {
+    /// The instruction.
+    from: u64,
+    /// Whether the guest has the trap flag set itself.
+    pub guests_own: bool,
+}
+
 impl Vcpu {
-    /// Stops, unless the processor is in the stub of exceptions: then it does when it comes out.
-    pub(super) fn stop_if_possible(&mut self, port: &Port) -> io::Result<()> {
+    /// Whether it should stop before it is entered again.
+    pub(super) fn should_stop(&self, port: &Port) -> bool {
+        self.steps_out_of_call || port.wants_stop()
+    }
+
+    /// Stops, unless the processor is about to halt in the stub of exceptions: then this is false, and it can stop when it
+    /// has come out.
+    pub(super) fn stop_if_possible(&mut self, port: &Port) -> io::Result<bool> {
         if !self.in_frame {
             // An access to a port is only done with when the processor is entered again. This enters it for nothing
             // else.
@@ -26,10 +47,15 @@ impl Vcpu {
             let _ = self.machine.vcpu.run();
             self.machine.vcpu.set_kvm_immediate_exit(0);
             if !self.take_registers()? {
-                return Ok(());
+                return Ok(false);
             }
         }
-        self.stand(Stop::Interrupted, port)
+        let stop = match std::mem::take(&mut self.steps_out_of_call) {
+            true => Stop::Trap { software: false, status: STEP_DONE },
+            false => Stop::Interrupted,
+        };
+        self.stand(stop, port)?;
+        Ok(true)
     }
 
     /// Stops in the middle of a hypercall, which goes on after it.
@@ -41,32 +67,75 @@ impl Vcpu {
         // What a debugger changes here would be overwritten by the end of the call, so it has no effect.
         if let Some(order) = port.stand(Stop::Interrupted, context) {
             self.set_breakpoints(&order)?;
-            self.stepping = order.step;
+            self.steps_out_of_call = order.step;
         }
         Ok(())
     }
 
-    /// Stops for a trap that is a debugger's.
+    /// Stops for a trap that is a debugger's. False when it is the guest's own affair.
     pub(super) fn stop_for_trap(&mut self, exception: Exception, port: &Port) -> io::Result<bool> {
-        if port.watched() != Watched::Traps {
-            return Ok(false);
-        }
-        if exception.vector == vector::BREAKPOINT {
+        let watched = port.watched() == Watched::Traps;
+        if exception.vector == vector::BREAKPOINT && watched {
+            self.stepping = None;
             self.stand(Stop::Trap { software: true, status: 0 }, port)?;
             return Ok(true);
         }
-        const HIT: u64 = 0b1111;
+        if exception.vector != vector::DEBUG {
+            return Ok(false);
+        }
         let found = self.machine.vcpu.get_debug_regs().map_err(system)?;
-        if !self.stepping && found.dr6 & HIT == 0 {
+        let stepped = self.stepping.take();
+        if stepped.is_none() && found.dr6 & HIT == 0 {
             // The guest has set the trap flag itself.
             return Ok(false);
         }
-        if self.stepping {
-            self.cpu.regs.rflags &= !flags::TF;
+        if let Some(step) = stepped {
+            self.hide_step(step);
         }
-        self.machine.vcpu.set_debug_regs(&kvm_debugregs { dr6: 0, ..found }).map_err(system)?;
-        self.stand(Stop::Trap { software: false, status: found.dr6 }, port)?;
+        let mut cleared = kvm_debugregs { dr6: 0, ..found };
+        if !watched {
+            // The debugger has left meanwhile.
+            cleared.dr7 = FIXED_CONTROL;
+        }
+        self.machine.vcpu.set_debug_regs(&cleared).map_err(system)?;
+        if watched {
+            self.stand(Stop::Trap { software: false, status: found.dr6 }, port)?;
+        } else {
+            self.resume();
+        }
         Ok(true)
+    }
+
+    /// A step is over that ended in the monitor: with an instruction that it did, or at the entry of a gate.
+    pub(super) fn stop_after_step(&mut self, port: &Port) -> io::Result<()> {
+        if port.watched() != Watched::Traps {
+            self.resume();
+            return Ok(());
+        }
+        self.stand(Stop::Trap { software: false, status: STEP_DONE }, port)
+    }
+
+    pub(super) fn set_trap_flag(&mut self, on: bool) {
+        self.cpu.regs.rflags = self.cpu.regs.rflags & !flags::TF | if on { flags::TF } else { 0 };
+    }
+
+    /// Takes back the trap flag that a step needed, also from where the instruction has put it.
+    fn hide_step(&mut self, step: Stepping) {
+        let bytes = self.memory().instruction_bytes(step.from);
+        let instruction = Decoder::with_ip(64, &bytes, step.from, DecoderOptions::NONE).decode();
+        match instruction.mnemonic() {
+            // It has loaded the flags: what they are now is the guest's.
+            Mnemonic::Popf | Mnemonic::Popfq if self.cpu.regs.rip != step.from => return,
+            Mnemonic::Pushf | Mnemonic::Pushfq if self.cpu.regs.rip != step.from && !step.guests_own => {
+                let top = self.cpu.regs.rsp;
+                if let Ok(pushed) = self.memory().read::<u16>(top) {
+                    let trap_flag = u16::try_from(flags::TF).unwrap_or_default();
+                    let _ = self.memory().write(top, &(pushed & !trap_flag));
+                }
+            }
+            _ => {}
+        }
+        self.set_trap_flag(step.guests_own);
     }
 
     /// Shows a guest that is about to end.
@@ -82,12 +151,20 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Makes `cpu` what the virtual processor has. False when that is not running guest code.
+    /// Makes `cpu` what the guest has. False when the virtual processor is not running guest code, and cannot be taken
+    /// back to it.
     fn take_registers(&mut self) -> io::Result<bool> {
-        let registers = self.machine.vcpu.get_regs().map_err(system)?;
+        let mut registers = self.machine.vcpu.get_regs().map_err(system)?;
         let sregs = self.machine.vcpu.get_sregs().map_err(system)?;
         if sregs.cs.selector & 3 != 3 {
-            return Ok(false);
+            // A guest that does nothing but switch threads may always be here.
+            let Some(pushed) = arch::in_wrmsr_stub(registers.rip) else { return Ok(false) };
+            let frame = self.machine.stack_words(arch::STACK_TOP - 56);
+            let Some([rax, _, rip, _, rflags, rsp, _]) = frame else { return Ok(false) };
+            registers = kvm_regs { rip, rflags, rsp, ..registers };
+            if pushed {
+                registers.rax = rax;
+            }
         }
         self.cpu.regs = registers;
         (self.cpu.fs_base, self.cpu.gs_base) = (sregs.fs.base, sregs.gs.base);
@@ -125,6 +202,10 @@ impl Vcpu {
 
     /// Stands still with the registers in `cpu`, and goes on with what they are then.
     fn stand(&mut self, stop: Stop, port: &Port) -> io::Result<()> {
+        if let Some(step) = self.stepping.take() {
+            // It has not been done, and is not wanted any more.
+            self.set_trap_flag(step.guests_own);
+        }
         let shown = self.context()?;
         let Some(order) = port.stand(stop, shown) else {
             self.resume();
@@ -139,9 +220,12 @@ impl Vcpu {
             self.set_float(&float)?;
         }
         self.set_breakpoints(&order)?;
-        self.stepping = order.step;
+        self.stepping = order.step.then_some(Stepping {
+            from: self.cpu.regs.rip,
+            guests_own: self.cpu.regs.rflags & flags::TF != 0,
+        });
         if order.step {
-            self.cpu.regs.rflags |= flags::TF;
+            self.set_trap_flag(true);
         }
         self.resume();
         Ok(())

@@ -174,11 +174,11 @@ fn the_stub_for_wrmsr_is_what_its_comment_says() {
     assert_eq!(
         mnemonics,
         [
-            Push, Cmp, Jne, Mov, Not, Test, Je, Not, Cmp, Jne, Cmp, Jne, Cmp, Jae, Pop, Wrmsr, Add, Add,
-            Iretq, Pop, Hlt
+            Push, Cmp, Jne, Mov, Not, Test, Je, Not, Cmp, Jne, Cmp, Jne, Cmp, Jae, Test, Jne, Pop, Wrmsr,
+            Add, Add, Iretq, Pop, Hlt
         ]
     );
-    let out = instructions[19].ip();
+    let out = instructions[21].ip();
     for instruction in instructions.iter().filter(|i| matches!(i.mnemonic(), Jne | Je | Jae)) {
         assert_eq!(instruction.near_branch_target(), out);
     }
@@ -187,6 +187,31 @@ fn the_stub_for_wrmsr_is_what_its_comment_says() {
     assert_eq!((instructions[8].code(), instructions[8].memory_displacement64()), (Code::Cmp_rm32_imm8, 20));
     assert_eq!(instructions[10].immediate16(), 0x300f);
     assert_eq!((instructions[12].op0_register(), instructions[12].immediate32()), (Register::EDX, 0x8000));
+    assert_eq!((instructions[14].memory_displacement64(), instructions[14].immediate8()), (33, 1));
+}
+
+#[test]
+fn a_processor_in_the_stub_for_wrmsr_can_be_taken_back_until_it_halts() {
+    let mut decoder = Decoder::with_ip(64, &WRMSR_CODE, WRMSR_STUB, DecoderOptions::NONE);
+    let mut pushed = false;
+    for instruction in decoder.iter() {
+        let found = in_wrmsr_stub(instruction.ip());
+        match instruction.mnemonic() {
+            Mnemonic::Hlt => assert_eq!(found, None),
+            // Reached by a jump from where it was pushed.
+            Mnemonic::Pop if instruction.next_ip() + 1 == WRMSR_STUB + WRMSR_CODE.len() as u64 => {
+                assert_eq!(found, Some(true));
+            }
+            mnemonic => {
+                assert_eq!(found, Some(pushed), "{mnemonic:?}");
+                pushed = mnemonic == Mnemonic::Push || pushed && mnemonic != Mnemonic::Pop;
+            }
+        }
+    }
+    assert_eq!(in_wrmsr_stub(STUB_PAGE + 13 * 16), Some(false));
+    for rip in [0, STUB_PAGE, STUB_PAGE + 14 * 16, WRMSR_STUB + WRMSR_CODE.len() as u64, u64::MAX] {
+        assert_eq!(in_wrmsr_stub(rip), None, "{rip:#x}");
+    }
 }
 
 #[test]
