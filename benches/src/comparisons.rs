@@ -1,6 +1,7 @@
 //! What is compared.
 
 use crate::{
+    bindings,
     pairs::{Measured, measure},
     program::{find, proportional_memory, time},
 };
@@ -71,6 +72,11 @@ impl Setup {
         self.directory.path().join("disk.img")
     }
 
+    /// The guest with Solo5's bindings.
+    pub fn wall(&self) -> Result<PathBuf> {
+        bindings::wall(&self.nabla, self.directory.path())
+    }
+
     pub fn small_disk(&self) -> PathBuf {
         self.directory.path().join("small.img")
     }
@@ -129,6 +135,8 @@ pub enum Peer {
     Kvm,
     /// Virtual machines and `solo5-hvt`.
     Hvt,
+    /// Those, and what builds guests with Solo5's own bindings.
+    HvtBindings,
 }
 
 /// A comparison of two things.
@@ -154,6 +162,7 @@ impl Comparison {
             Peer::Spt => setup.solo5_spt.is_some(),
             Peer::Kvm => setup.hvt_guests.is_some(),
             Peer::Hvt => setup.hvt_guests.is_some() && setup.solo5_hvt.is_some(),
+            Peer::HvtBindings => Self { peer: Peer::Hvt, ..*self }.is_possible(setup) && bindings::possible(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Timings on a shared machine drift, so nothing is measured alone: the two sides of a comparison run in turn,
 //! and what counts is the median of the ratios, pair by pair. Run it with `cargo xtask bench`.
 
+mod bindings;
 mod comparisons;
 mod machines;
 mod pairs;
