@@ -1,0 +1,48 @@
+//! ISO 9660 images with Rock Ridge.
+//!
+//! An image is described, planned, and written:
+//!
+//! ```
+//! # fn main() -> Result<(), nabla_iso::Error> {
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let (rootfs, image) = (directory.path(), directory.path().join("rootfs.iso"));
+//! let plan = nabla_iso::ImageBuilder::new().directory(rootfs).plan()?;
+//! println!("{} entries, {} bytes", plan.entries(), plan.size());
+//! plan.write_file(&image)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The [plan](Plan) knows the place of every byte. It can [write](Plan::write_file) the image to a file, sharing blocks
+//! with the sources where the file system can do that; [stream](Plan::write_to) it; or [read](Plan::read_at) any range of
+//! it without an image ever being written. The same input gives the same bytes, on every machine and by any number of
+//! threads.
+//!
+//! Without the feature `std`, what is there needs neither an operating system nor an allocator: the structures of the
+//! [format](crate::format).
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+
+#[cfg(feature = "std")]
+mod builder;
+#[cfg(feature = "std")]
+mod error;
+pub mod format;
+#[cfg(feature = "std")]
+mod plan;
+#[cfg(feature = "std")]
+mod progress;
+#[cfg(feature = "std")]
+mod source;
+#[cfg(feature = "std")]
+mod write;
+
+#[cfg(feature = "std")]
+pub use self::{
+    builder::ImageBuilder,
+    error::{Error, Warning, WarningKind},
+    plan::Plan,
+    progress::{Phase, Progress},
+    source::entry::Entry,
+};
+pub use format::Timestamp;

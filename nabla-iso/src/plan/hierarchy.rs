@@ -1,0 +1,312 @@
+//! The directories of an image as they are recorded: names for other readers, order, and where deep ones go.
+
+use super::names::{Candidate, Scheme, assign};
+use crate::{
+    error::Error,
+    format::{MAX_LEVELS, path_table},
+    source::tree::{Content, NONE, ROOT, Text, Tree},
+};
+use std::{collections::HashMap, os::unix::ffi::OsStrExt, path::Path};
+
+/// Names under which deep directories are recorded. libarchive knows only these.
+const MOVED: [&[u8]; 2] = [b"rr_moved", b".rr_moved"];
+/// What a path table can number (ECMA-119, 9.4.4).
+pub const PATH_TABLE_MAX: usize = u16::MAX as usize;
+
+/// The primary tree, or Joliet's.
+#[derive(Debug)]
+pub struct Hierarchy {
+    pub scheme: Scheme,
+    /// In the order of the path table: by level, then by parent, then by identifier.
+    pub directories: Vec<Directory>,
+    /// Those of each directory are one behind the other, in the order of records.
+    pub children: Vec<Child>,
+    /// Identifiers.
+    heap: Vec<u8>,
+    /// Bytes of a path table.
+    pub path_table_size: u32,
+    /// First blocks of the two path tables.
+    pub path_tables: [u32; 2],
+}
+
+/// A directory that is recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Directory {
+    /// [`NONE`] for the directory that only exists to hold relocated ones.
+    pub inode: u32,
+    /// Where it is recorded.
+    pub parent: u32,
+    /// Where it belongs. The same, unless it is relocated.
+    pub true_parent: u32,
+    /// Its children in [`Hierarchy::children`].
+    pub first: u32,
+    pub count: u32,
+    /// Its own name.
+    pub identifier: Text,
+    /// Subdirectories that belong to it.
+    pub subdirectories: u32,
+    /// First block.
+    pub extent: u32,
+    /// Blocks of records.
+    pub blocks: u32,
+    /// Blocks of continuation areas, which follow.
+    pub continuations: u32,
+}
+
+/// A file in a directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Child {
+    /// [`NONE`] for the directory that only exists to hold relocated ones.
+    pub entry: u32,
+    pub identifier: Text,
+    pub kind: ChildKind,
+}
+
+/// What is recorded about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildKind {
+    /// No directory.
+    File,
+    /// A directory with this number.
+    Directory(u32),
+    /// A relocated directory with this number, where it is recorded.
+    Relocated(u32),
+    /// In the place of a relocated directory with this number, where it belongs.
+    Placeholder(u32),
+}
+
+impl Hierarchy {
+    /// Finds names and order for everything in the tree.
+    ///
+    /// If `relocate`, directories below the eighth level are recorded in one at the second level.
+    pub fn new(tree: &Tree, scheme: Scheme, relocate: bool) -> Result<Self, Error> {
+        let deep = if relocate { deep_directories(tree) } else { Vec::new() };
+        let mut hierarchy = Self {
+            scheme,
+            directories: Vec::new(),
+            children: Vec::new(),
+            heap: vec![0],
+            path_table_size: 0,
+            path_tables: [0; 2],
+        };
+        let root = Directory {
+            inode: ROOT,
+            parent: 0,
+            true_parent: 0,
+            first: 0,
+            count: 0,
+            // One zero byte, which is the root's name in path tables.
+            identifier: Text { start: 0, length: 1 },
+            subdirectories: 0,
+            extent: 0,
+            blocks: 0,
+            continuations: 0,
+        };
+        hierarchy.directories.push(root);
+        let holder = if deep.is_empty() { None } else { Some(Holder::find(tree)?) };
+        // Numbers of relocated directories by their entries.
+        let mut relocated: HashMap<u32, u32> = deep.iter().map(|&entry| (entry, NONE)).collect();
+        let mut at = 0;
+        while at < hierarchy.directories.len() {
+            hierarchy.add_children(tree, at, holder.as_ref(), &deep, &mut relocated)?;
+            at += 1;
+        }
+        let in_table = hierarchy.directories.iter().take(PATH_TABLE_MAX);
+        let size: usize =
+            in_table.map(|directory| path_table::length(directory.identifier.length.into())).sum();
+        hierarchy.path_table_size = u32::try_from(size).map_err(|_| Error::TooLarge)?;
+        hierarchy.heap.shrink_to_fit();
+        Ok(hierarchy)
+    }
+
+    /// An identifier.
+    pub fn identifier(&self, text: Text) -> &[u8] {
+        &self.heap[text.start as usize..][..usize::from(text.length)]
+    }
+
+    /// Adds the children of the directory at `at`, and the directories among them to the end.
+    fn add_children(
+        &mut self,
+        tree: &Tree,
+        at: usize,
+        holder: Option<&Holder>,
+        deep: &[u32],
+        relocated: &mut HashMap<u32, u32>,
+    ) -> Result<(), Error> {
+        struct Found {
+            entry: u32,
+            moved_here: bool,
+        }
+        let number = index(at)?;
+        let inode = self.directories[at].inode;
+        let mut found: Vec<Found> = Vec::new();
+        if inode != NONE {
+            found.extend(tree.children(inode).map(|entry| Found { entry, moved_here: false }));
+            if self.scheme == Scheme::Joliet {
+                // Joliet has files and directories.
+                found.retain(|file| {
+                    let inode = tree.entries[file.entry as usize].inode;
+                    matches!(
+                        tree.inodes[inode as usize].content,
+                        Content::Directory { .. } | Content::File(_)
+                    )
+                });
+            }
+        }
+        let holds = holder.is_some_and(|holder| match *holder {
+            Holder::Own(_) => inode == NONE,
+            Holder::Existing(existing) => inode == existing,
+        });
+        if holds {
+            found.extend(deep.iter().map(|&entry| Found { entry, moved_here: true }));
+        }
+        let own = match holder {
+            Some(&Holder::Own(name)) if at == 0 => Some(name),
+            _ => None,
+        };
+        if own.is_some() {
+            found.push(Found { entry: NONE, moved_here: false });
+        }
+
+        let name = |file: &Found| match tree.entries.get(file.entry as usize) {
+            Some(entry) => tree.text(entry.name),
+            None => own.unwrap_or_default(),
+        };
+        let is_directory = |file: &Found| match tree.entries.get(file.entry as usize) {
+            Some(entry) => {
+                tree.is_directory(entry.inode) && (file.moved_here || !relocated.contains_key(&file.entry))
+            }
+            None => true,
+        };
+        // Directories that are moved into one may have the same name there.
+        let paths: HashMap<u32, _> = found
+            .iter()
+            .filter(|file| file.moved_here)
+            .map(|file| (file.entry, tree.path(file.entry)))
+            .collect();
+        let candidates: Vec<_> = found
+            .iter()
+            .map(|file| Candidate {
+                name: name(file),
+                directory: is_directory(file),
+                key: match paths.get(&file.entry).filter(|_| file.moved_here) {
+                    Some(path) => path.as_os_str().as_bytes(),
+                    None => name(file),
+                },
+            })
+            .collect();
+        let identifiers = assign(self.scheme, &candidates, &mut self.heap);
+        let mut order: Vec<usize> = (0..found.len()).collect();
+        let Self { heap, scheme, .. } = self;
+        order.sort_unstable_by(|&a, &b| {
+            let comparable = |index: usize| scheme.comparable(&heap[identifiers[index].clone()]);
+            comparable(a).cmp(comparable(b))
+        });
+
+        self.directories[at].first = index(self.children.len())?;
+        self.directories[at].count = index(found.len())?;
+        for index_in_found in order {
+            let Found { entry, moved_here } = found[index_in_found];
+            let range = &identifiers[index_in_found];
+            let identifier = Text {
+                start: index(range.start)?,
+                length: u16::try_from(range.len()).map_err(|_| Error::TooMany)?,
+            };
+            let inode = tree.entries.get(entry as usize).map_or(NONE, |entry| entry.inode);
+            let belongs_here = entry != NONE && !moved_here;
+            let kind = if inode != NONE && !tree.is_directory(inode) {
+                ChildKind::File
+            } else if let Some(&moved) = relocated.get(&entry).filter(|_| !moved_here) {
+                // It has been met before: the directory that holds it is at the second level, this one at the eighth.
+                self.directories[moved as usize].true_parent = number;
+                ChildKind::Placeholder(moved)
+            } else {
+                let child = index(self.directories.len())?;
+                self.directories.push(Directory {
+                    inode,
+                    parent: number,
+                    true_parent: number,
+                    identifier,
+                    first: 0,
+                    count: 0,
+                    subdirectories: 0,
+                    extent: 0,
+                    blocks: 0,
+                    continuations: 0,
+                });
+                if moved_here {
+                    relocated.insert(entry, child);
+                    ChildKind::Relocated(child)
+                } else {
+                    ChildKind::Directory(child)
+                }
+            };
+            if belongs_here && kind != ChildKind::File {
+                self.directories[at].subdirectories += 1;
+            }
+            self.children.push(Child { entry, identifier, kind });
+        }
+        Ok(())
+    }
+
+    /// The children of a directory.
+    pub fn children_of(&self, directory: &Directory) -> &[Child] {
+        &self.children[directory.first as usize..][..directory.count as usize]
+    }
+}
+
+/// The directory that holds relocated ones.
+enum Holder {
+    /// One that is made for it, with this name.
+    Own(&'static [u8]),
+    /// One that is there, by its inode.
+    Existing(u32),
+}
+
+impl Holder {
+    fn find(tree: &Tree) -> Result<Self, Error> {
+        if let Some(name) = MOVED.into_iter().find(|name| !has(tree, name)) {
+            return Ok(Self::Own(name));
+        }
+        let existing = tree.children(ROOT).map(|entry| tree.entries[entry as usize]);
+        let mut existing = existing.filter(|entry| MOVED.contains(&tree.text(entry.name)));
+        match existing.find(|entry| tree.is_directory(entry.inode)) {
+            Some(entry) => Ok(Self::Existing(entry.inode)),
+            None => Err(Error::Entry {
+                path: Path::new("/rr_moved").to_owned(),
+                why: "its name is needed for directories below the eighth level, and so is that of /.rr_moved",
+            }),
+        }
+    }
+}
+
+fn has(tree: &Tree, name: &[u8]) -> bool {
+    tree.children(ROOT).any(|entry| tree.text(tree.entries[entry as usize].name) == name)
+}
+
+/// Entries of directories that would be below the last level, in the order of their paths.
+fn deep_directories(tree: &Tree) -> Vec<u32> {
+    let mut deep = Vec::new();
+    let mut rest = vec![(ROOT, 1)];
+    while let Some((inode, level)) = rest.pop() {
+        for entry in tree.children(inode) {
+            let inode = tree.entries[entry as usize].inode;
+            if !tree.is_directory(inode) {
+                continue;
+            }
+            if level < MAX_LEVELS {
+                rest.push((inode, level + 1));
+            } else {
+                deep.push(entry);
+                // The root, what holds it, and itself.
+                rest.push((inode, 3));
+            }
+        }
+    }
+    deep.sort_by_cached_key(|&entry| tree.path(entry));
+    deep
+}
+
+fn index(number: usize) -> Result<u32, Error> {
+    u32::try_from(number).map_err(|_| Error::TooMany)
+}
