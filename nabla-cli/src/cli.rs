@@ -1,6 +1,6 @@
 //! The command line of `nabla`, and which verb it means.
 
-use crate::{completions, doctor, error, inspect, logging, man, output, run};
+use crate::{completions, doctor, error, inspect, iso, logging, man, output, run};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::ffi::OsString;
 
@@ -40,6 +40,8 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     /// Tell what an image is, what it needs, and what is unusual about it.
     Inspect(inspect::InspectArgs),
+    /// Make and read images of file systems (ISO 9660), such as disks of guests.
+    Iso(iso::IsoArgs),
     /// Tell what this host can run, and what to do about the rest.
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell.
@@ -68,6 +70,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::main(&args),
         Command::Inspect(args) => inspect::main(&args),
+        Command::Iso(args) => iso::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),

@@ -9,6 +9,7 @@ mod completions;
 mod doctor;
 mod error;
 mod inspect;
+mod iso;
 mod logging;
 mod man;
 mod output;
