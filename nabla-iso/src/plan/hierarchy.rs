@@ -19,6 +19,8 @@ pub struct Hierarchy {
     pub scheme: Scheme,
     /// In the order of the path table: by level, then by parent, then by identifier.
     pub directories: Vec<Directory>,
+    /// Their numbers in the order of their places.
+    pub placed: Vec<u32>,
     /// Those of each directory are one behind the other, in the order of records.
     pub children: Vec<Child>,
     /// Identifiers.
@@ -43,6 +45,10 @@ pub struct Directory {
     pub count: u32,
     /// Its own name.
     pub identifier: Text,
+    /// A directory that belongs into it is relocated, and it is itself where it belongs.
+    pub gives_away: bool,
+    /// It is relocated, or below one that is.
+    pub moved: bool,
     /// Subdirectories that belong to it.
     pub subdirectories: u32,
     /// First block.
@@ -84,6 +90,7 @@ impl Hierarchy {
         let mut hierarchy = Self {
             scheme,
             directories: Vec::new(),
+            placed: Vec::new(),
             children: Vec::new(),
             heap: vec![0],
             path_table_size: 0,
@@ -97,6 +104,8 @@ impl Hierarchy {
             count: 0,
             // One zero byte, which is the root's name in path tables.
             identifier: Text { start: 0, length: 1 },
+            gives_away: false,
+            moved: false,
             subdirectories: 0,
             extent: 0,
             blocks: 0,
@@ -111,6 +120,13 @@ impl Hierarchy {
             hierarchy.add_children(tree, at, holder.as_ref(), &deep, &mut relocated)?;
             at += 1;
         }
+        // libarchive reads directories in the order of their places, and must have met a relocated one, and those that are
+        // relocated out of it, when it meets the placeholder.
+        let gives_away = |number: &u32| hierarchy.directories[*number as usize].gives_away;
+        let (last, first): (Vec<u32>, Vec<u32>) =
+            (0..index(hierarchy.directories.len())?).partition(gives_away);
+        hierarchy.placed = first;
+        hierarchy.placed.extend(last);
         let in_table = hierarchy.directories.iter().take(PATH_TABLE_MAX);
         let size: usize =
             in_table.map(|directory| path_table::length(directory.identifier.length.into())).sum();
@@ -219,6 +235,7 @@ impl Hierarchy {
             } else if let Some(&moved) = relocated.get(&entry).filter(|_| !moved_here) {
                 // It has been met before: the directory that holds it is at the second level, this one at the eighth.
                 self.directories[moved as usize].true_parent = number;
+                self.directories[at].gives_away = !self.directories[at].moved;
                 ChildKind::Placeholder(moved)
             } else {
                 let child = index(self.directories.len())?;
@@ -227,6 +244,8 @@ impl Hierarchy {
                     parent: number,
                     true_parent: number,
                     identifier,
+                    gives_away: false,
+                    moved: moved_here || self.directories[at].moved,
                     first: 0,
                     count: 0,
                     subdirectories: 0,
@@ -247,6 +266,11 @@ impl Hierarchy {
             self.children.push(Child { entry, identifier, kind });
         }
         Ok(())
+    }
+
+    /// A directory by its place among those in the image.
+    pub fn placed(&self, place: u32) -> Option<&Directory> {
+        self.directories.get(*self.placed.get(place as usize)? as usize)
     }
 
     /// The children of a directory.

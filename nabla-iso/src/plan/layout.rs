@@ -135,11 +135,11 @@ fn place_directories(
 ) -> Result<u64, Error> {
     let mut system_use = SystemUse::default();
     let mut at = start;
-    for index in 0..hierarchy.directories.len() {
+    for place in 0..hierarchy.placed.len() {
+        let number = hierarchy.placed[place];
         let records = Records { tree, hierarchy, numbers };
-        let number = u32::try_from(index).map_err(|_| Error::TooMany)?;
         let (blocks, continuations) = records.measure(number, &mut system_use);
-        let directory = &mut hierarchy.directories[index];
+        let directory = &mut hierarchy.directories[number as usize];
         if blocks * SECTOR_SIZE > u32::MAX.into() {
             return Err(Error::TooLarge);
         }

@@ -17,7 +17,7 @@ use crate::format::{
 pub enum Part {
     /// Everything before the first directory.
     Head,
-    /// Directories `first..end` of the primary tree or of Joliet's.
+    /// Directories `first..end`, in the order of their places, of the primary tree or of Joliet's.
     Directories { joliet: bool, first: u32, end: u32 },
 }
 
@@ -30,7 +30,7 @@ impl Plan {
                 let hierarchy = if joliet { self.joliet.as_ref() } else { Some(&self.primary) };
                 let Some(hierarchy) = hierarchy else { return };
                 let records = self.records(hierarchy);
-                for number in first..end {
+                for &number in &hierarchy.placed[first as usize..end as usize] {
                     records.render(number, system_use, out);
                 }
             }
@@ -43,7 +43,7 @@ impl Plan {
             Part::Head => 0,
             Part::Directories { joliet, first, .. } => {
                 let hierarchy = if joliet { self.joliet.as_ref() } else { Some(&self.primary) };
-                let directory = hierarchy.and_then(|hierarchy| hierarchy.directories.get(first as usize));
+                let directory = hierarchy.and_then(|hierarchy| hierarchy.placed(first));
                 directory.map_or(0, |directory| u64::from(directory.extent) * SECTOR_SIZE)
             }
         }
@@ -54,7 +54,8 @@ impl Plan {
         let joliet_start = self.joliet.as_ref().map(|joliet| joliet.directories[0].extent);
         let joliet = joliet_start.is_some_and(|start| block >= start);
         let hierarchy = self.joliet.as_ref().filter(|_| joliet).unwrap_or(&self.primary);
-        let behind = hierarchy.directories.partition_point(|directory| directory.extent <= block);
+        let extent = |number: &u32| hierarchy.directories[*number as usize].extent;
+        let behind = hierarchy.placed.partition_point(|number| extent(number) <= block);
         match u32::try_from(behind) {
             Ok(end @ 1..) => Part::Directories { joliet, first: end - 1, end },
             _ => Part::Head,

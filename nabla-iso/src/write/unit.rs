@@ -57,11 +57,10 @@ impl Units {
     fn next_directories(&mut self, plan: &Plan) -> Option<Unit> {
         loop {
             let (hierarchy, first) = self.directory;
-            let directories = &plan.hierarchies().nth(hierarchy)?.directories;
+            let hierarchy_of = plan.hierarchies().nth(hierarchy)?;
             let mut bytes = 0;
-            let rest = directories.get(first as usize..).unwrap_or_default();
-            let count = rest
-                .iter()
+            let count = (first..)
+                .map_while(|place| hierarchy_of.placed(place))
                 .take_while(|directory| {
                     let fits = bytes < BATCH;
                     bytes += u64::from(directory.blocks + directory.continuations) * SECTOR_SIZE;
