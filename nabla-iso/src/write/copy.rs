@@ -4,7 +4,11 @@ use super::{ioctl::clone_range, unit::Unit};
 use crate::{
     error::Error,
     format::SECTOR_SIZE,
-    plan::{Plan, layout::ALIGNMENT, system_use::SystemUse},
+    plan::{
+        Plan,
+        layout::{ALIGN_FROM, ALIGNMENT},
+        system_use::SystemUse,
+    },
     source::{
         blob::Blob,
         open::{Opened, Opener},
@@ -19,6 +23,11 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
+
+/// Bytes that are copied at a time where they go through memory: what a processor's cache holds.
+const BUFFER: usize = 256 << 10;
+/// Less than this is copied through memory even where the kernel could do it: it is as fast.
+const WORTH_COPYING: u64 = 8 << 20;
 
 /// What of the kernel's ways of copying has turned out not to work between these file systems.
 #[derive(Debug, Default)]
@@ -68,6 +77,17 @@ impl Target<'_> {
         Ok(())
     }
 
+    /// Reserves room, where that is possible.
+    fn reserve(&self, start: u64, end: u64) -> Result<(), Error> {
+        if end <= start {
+            return Ok(());
+        }
+        match fs::fallocate(self.fd, fs::FallocateFlags::empty(), start, end - start) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(self.failed(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes zeros at an offset.
     pub fn zero(&self, offset: u64, length: u64) -> Result<(), Error> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -85,6 +105,28 @@ impl<'a> Copier<'a> {
     pub fn new(plan: &'a Plan) -> Self {
         let (opener, system_use) = (Opener::new(&plan.tree), SystemUse::default());
         Self { plan, opener, system_use, buffer: Vec::new() }
+    }
+
+    /// Finds out whether blocks can be shared, and if not, reserves the room for everything but files with holes: that is
+    /// faster than when each write does it, and a full disk is noticed at once.
+    pub fn prepare(&mut self, target: &Target<'_>) -> Result<(), Error> {
+        let blobs = || self.plan.files.iter().map(|&number| &self.plan.tree.blobs[number as usize]);
+        if let Some(blob) = blobs().find(|blob| blob.size >= ALIGN_FROM) {
+            let opened = self.opener.open(blob)?;
+            if let Some((fd, base)) = opened.file() {
+                share(fd, base, target, u64::from(blob.extent) * SECTOR_SIZE, ALIGNMENT);
+            }
+            if !target.ways.no_clone.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        let mut start = 0;
+        for blob in blobs().filter(|blob| blob.sparse) {
+            let hole = u64::from(blob.extent) * SECTOR_SIZE;
+            target.reserve(start, hole)?;
+            start = hole + blob.size;
+        }
+        target.reserve(start, self.plan.size())
     }
 
     /// Makes the bytes of a part or of small files.
@@ -154,7 +196,8 @@ impl<'a> Copier<'a> {
         let mut from = from;
         if let Some((fd, base)) = opened.file() {
             from += share(fd, base + from, target, start + from, to - from);
-            while from < to && !target.ways.no_copy.load(Ordering::Relaxed) {
+            let worth = blob.size >= WORTH_COPYING;
+            while from < to && worth && !target.ways.no_copy.load(Ordering::Relaxed) {
                 let (mut source, mut place) = (base + from, start + from);
                 let length = usize::try_from(to - from).unwrap_or(usize::MAX);
                 match fs::copy_file_range(fd, Some(&mut source), target.fd, Some(&mut place), length) {
@@ -167,7 +210,7 @@ impl<'a> Copier<'a> {
             }
         }
         while from < to {
-            let length = usize::try_from(to - from).unwrap_or(usize::MAX).min(1 << 20);
+            let length = usize::try_from(to - from).unwrap_or(usize::MAX).min(BUFFER);
             self.buffer.resize(length, 0);
             self.opener.read(blob, opened, from, &mut self.buffer)?;
             target.write(start + from, &self.buffer)?;

@@ -81,6 +81,9 @@ impl Plan {
         }
         let ways = Ways::default();
         let target = Target { fd: output.file().as_fd(), path: output.path(), ways: &ways, fresh };
+        if fresh {
+            Copier::new(self).prepare(&target)?;
+        }
         let work = Work::new(self, Units::default());
         work.by_threads(|| {
             let mut copier = Copier::new(self);
