@@ -1,6 +1,5 @@
 //! What can go wrong when an image is planned, written or unpacked.
 
-use crate::format::FormatError;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -75,14 +74,6 @@ pub enum Error {
     /// The progress callback asked to stop.
     #[error("cancelled")]
     Cancelled,
-    /// An image cannot be read.
-    #[error("the image is broken: {}: {source}", path.display())]
-    Image {
-        /// Where in the image.
-        path: PathBuf,
-        /// What is wrong.
-        source: FormatError,
-    },
     /// Unpacking would write more than was allowed.
     #[error("the image unpacks to more than {limit} bytes, {size} bytes of image; a limit can be given")]
     Bomb {
@@ -105,8 +96,7 @@ impl Error {
             Self::Io { path, .. }
             | Self::Changed { path, .. }
             | Self::Unsupported { path, .. }
-            | Self::Entry { path, .. }
-            | Self::Image { path, .. } => Some(path),
+            | Self::Entry { path, .. } => Some(path),
             _ => None,
         }
     }
@@ -142,8 +132,6 @@ pub enum WarningKind {
     LargeMinor,
     /// When unpacking: devices need root.
     DeviceWithoutRoot,
-    /// When unpacking: the owner could not be set without root.
-    OwnerWithoutRoot,
 }
 
 impl fmt::Display for WarningKind {
@@ -157,7 +145,6 @@ impl fmt::Display for WarningKind {
                 "a minor device number above 255, which Linux's ISO 9660 driver does not understand"
             }
             Self::DeviceWithoutRoot => "left out: devices need root",
-            Self::OwnerWithoutRoot => "the owner was not set: that needs root",
         })
     }
 }

@@ -18,8 +18,10 @@
 //! it without an image ever being written. The same input gives the same bytes, on every machine and by any number of
 //! threads.
 //!
+//! Images are read by the [reader], which trusts nothing in them.
+//!
 //! Without the feature `std`, what is there needs neither an operating system nor an allocator: the structures of the
-//! [format](crate::format).
+//! [format](crate::format), and the core of the reader.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
@@ -27,13 +29,18 @@
 mod builder;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+mod extract;
 pub mod format;
 #[cfg(feature = "std")]
 mod plan;
 #[cfg(feature = "std")]
 mod progress;
+pub mod reader;
 #[cfg(feature = "std")]
 mod source;
+#[cfg(feature = "std")]
+mod verify;
 #[cfg(feature = "std")]
 mod write;
 
@@ -41,8 +48,10 @@ mod write;
 pub use self::{
     builder::ImageBuilder,
     error::{Error, Warning, WarningKind},
+    extract::{ExtractSummary, Extractor},
     plan::Plan,
     progress::{Phase, Progress},
     source::entry::Entry,
+    verify::{Problem, Verification},
 };
 pub use format::Timestamp;
