@@ -1,8 +1,16 @@
 //! `nabla iso`: makes and reads images of file systems.
 
 mod build;
+mod cat;
+mod diff;
+mod extract;
+mod list;
+mod verify;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
+use nabla_iso::reader::{ImageFile, Volume};
+use std::path::Path;
 
 /// Arguments of `nabla iso`.
 #[derive(Debug, Args)]
@@ -15,11 +23,32 @@ pub struct IsoArgs {
 enum IsoCommand {
     /// Make an image of directories and tar files.
     Build(Box<build::BuildArgs>),
+    /// List what is in an image.
+    Ls(list::ListArgs),
+    /// Print files of an image.
+    Cat(cat::CatArgs),
+    /// Unpack an image.
+    Extract(extract::ExtractArgs),
+    /// Check the structure of an image.
+    Verify(verify::VerifyArgs),
+    /// Compare an image with a directory.
+    Diff(diff::DiffArgs),
 }
 
 /// Does what the verb says.
 pub fn main(args: &IsoArgs) -> anyhow::Result<u8> {
     match &args.command {
         IsoCommand::Build(args) => build::main(args),
+        IsoCommand::Ls(args) => list::main(args),
+        IsoCommand::Cat(args) => cat::main(args),
+        IsoCommand::Extract(args) => extract::main(args),
+        IsoCommand::Verify(args) => verify::main(args),
+        IsoCommand::Diff(args) => diff::main(args),
     }
+}
+
+/// Opens an image.
+fn open(path: &Path) -> anyhow::Result<Volume<ImageFile>> {
+    let file = ImageFile::open(path).with_context(|| format!("cannot open '{}'", path.display()))?;
+    Volume::open(file).with_context(|| format!("cannot read '{}'", path.display()))
 }

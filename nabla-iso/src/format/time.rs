@@ -19,6 +19,23 @@ impl Timestamp {
     }
 }
 
+/// Date and time in UTC, such as `2024-02-29 12:00:00`.
+impl core::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let digits = to_long(*self);
+        for (at, &digit) in digits[..14].iter().enumerate() {
+            match at {
+                4 | 6 => f.write_str("-")?,
+                8 => f.write_str(" ")?,
+                10 | 12 => f.write_str(":")?,
+                _ => {}
+            }
+            core::fmt::Write::write_char(f, char::from(digit))?;
+        }
+        Ok(())
+    }
+}
+
 /// 1900-01-01 00:00:00 and 2156-01-01 00:00:00: what seven bytes can express lies between (ECMA-119, 9.1.5).
 pub const SHORT_RANGE: core::ops::Range<i64> = -2_208_988_800..5_869_584_000;
 /// 0001-01-01 00:00:00 and 10000-01-01 00:00:00: what 17 bytes can express lies between (ECMA-119, 8.4.26.1).

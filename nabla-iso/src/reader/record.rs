@@ -254,9 +254,13 @@ impl Seen {
             plain_name(record.identifier, &mut found.name);
         }
         if let Some(attributes) = self.attributes {
-            let kind = Kind::of_mode(attributes.mode);
-            node.kind = kind.ok_or(FormatError::new("a file's mode (PX) is of no kind"))?;
-            (node.mode, node.links) = (attributes.mode, attributes.links);
+            // mkisofs leaves the kind out where it does not matter to anybody.
+            let mode = match attributes.mode & rr::S_IFMT {
+                0 => attributes.mode | node.mode & rr::S_IFMT,
+                _ => attributes.mode,
+            };
+            node.kind = Kind::of_mode(mode).ok_or(FormatError::new("a file's mode (PX) is of no kind"))?;
+            (node.mode, node.links) = (mode, attributes.links);
             (node.uid, node.gid, node.serial) = (attributes.uid, attributes.gid, attributes.serial);
         } else if self.has_link {
             (node.kind, node.mode) = (Kind::Symlink, rr::S_IFLNK | 0o777);
