@@ -67,6 +67,17 @@ pub fn landlock() -> bool {
     need(lsm.contains("landlock"), "needs a kernel with Landlock")
 }
 
+/// Python has a module.
+#[must_use]
+pub fn python(module: &str) -> bool {
+    let found = Command::new("python3")
+        .args(["-c", &format!("import {module}")])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    need(found, &format!("needs python3 with {module}"))
+}
+
 /// A program is on PATH.
 #[must_use]
 pub fn program(name: &str) -> bool {

@@ -53,6 +53,8 @@ impl SystemUse {
     /// Adds `SL`, for long targets in several parts.
     pub fn link(&mut self, target: &[u8]) {
         const HEADER: usize = 5;
+        /// Bytes of a component before its text.
+        const COMPONENT: usize = 2;
         let mut entry = [0; ENTRY_MAX];
         let mut end = HEADER;
         let finish = |this: &mut Self, entry: &mut [u8; ENTRY_MAX], end: usize, more: bool| {
@@ -66,27 +68,38 @@ impl SystemUse {
         }
         // The root alone has no component behind it.
         let components = rest.split(|&byte| byte == b'/').filter(|_| !(root && rest.is_empty()));
-        for component in components {
+        let mut components = components.peekable();
+        while let Some(component) = components.next() {
             let (flags, mut text) = match component {
                 b"." => (rr::CURRENT, &b""[..]),
                 b".." => (rr::PARENT, &b""[..]),
                 _ => (0, component),
             };
+            // An entry that another one follows ends within a component, if need be an empty part of one: libarchive puts no
+            // slash between entries.
+            let kept = if components.peek().is_some() { COMPONENT } else { 0 };
             loop {
-                // A component that goes on in the next entry should have at least a byte here.
-                if ENTRY_MAX - end < 2 + usize::from(!text.is_empty()) {
+                if ENTRY_MAX - end < COMPONENT + usize::from(!text.is_empty()) + kept {
+                    if ENTRY_MAX - end >= COMPONENT {
+                        entry[end..end + COMPONENT].copy_from_slice(&[rr::CONTINUE, 0]);
+                        end += COMPONENT;
+                    }
                     finish(self, &mut entry, end, true);
                     end = HEADER;
                 }
-                let (part, rest) = text.split_at(text.len().min(ENTRY_MAX - end - 2));
+                let room = ENTRY_MAX - end - COMPONENT;
+                let whole = text.len() + kept <= room;
+                let (part, rest) = text.split_at(if whole { text.len() } else { room.min(text.len() - 1) });
                 let more = if rest.is_empty() { 0 } else { rr::CONTINUE };
-                entry[end..end + 2].copy_from_slice(&[flags | more, length(part.len())]);
-                entry[end + 2..end + 2 + part.len()].copy_from_slice(part);
-                end += 2 + part.len();
+                entry[end..end + COMPONENT].copy_from_slice(&[flags | more, length(part.len())]);
+                entry[end + COMPONENT..end + COMPONENT + part.len()].copy_from_slice(part);
+                end += COMPONENT + part.len();
                 text = rest;
                 if text.is_empty() {
                     break;
                 }
+                finish(self, &mut entry, end, true);
+                end = HEADER;
             }
         }
         finish(self, &mut entry, end, false);
