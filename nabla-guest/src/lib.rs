@@ -43,6 +43,7 @@
 //! * [`args()`], [`command_line`]: what the guest was started with.
 //! * [`time`]: the monotonic and the wall clock, sleeping.
 //! * [`Block`], [`Net`]: devices by name.
+//! * `fs`, a feature: a read-only file system on a block device.
 //! * [`poll()`], [`yield_until`], [`yield_forever`]: waiting for frames and for time.
 //! * `alloc`: `extern crate alloc;` works, the allocator is in [`heap`]. [`memory()`] tells what there is.
 //! * [`set_tls_base`]: for runtimes that bring their own thread-local storage.
@@ -52,6 +53,7 @@
 //! * `spt` (default): the guest runs as a process that may make nine system calls.
 //! * `hvt`: the guest runs as a virtual machine. When both features are on, `hvt` wins, so that
 //!   `--features nabla-guest/hvt` is all it takes to build any guest for it.
+//! * `fs`: read-only file systems on block devices (ISO 9660 with Rock Ridge), by `nabla-iso`.
 //!
 //! # One thread
 //!
@@ -64,12 +66,17 @@ compile_error!("guests are built with the target x86_64-unknown-linux-gnu");
 #[cfg(not(any(feature = "spt", feature = "hvt")))]
 compile_error!("choose a binding: the feature `spt` (default) or `hvt`");
 
+#[cfg(feature = "fs")]
+extern crate alloc;
+
 mod args;
 mod block;
 mod boot;
 pub mod console;
 mod error;
 mod event;
+#[cfg(feature = "fs")]
+pub mod fs;
 pub mod heap;
 mod manifest;
 mod mem;

@@ -1,4 +1,4 @@
-//! The README's first command: from nothing to a guest that reads its disk.
+//! The README's first command: from nothing to a guest that lists and reads what is on its disk.
 
 use crate::build;
 use anyhow::{Context, Result, bail};
@@ -6,8 +6,7 @@ use std::{env, fs, process::Command};
 
 /// What the guest is to read from its disk.
 const TEXT: &str =
-    "These bytes come from the guest's disk, block by block, through one of about eight system calls.\n";
-const BLOCK: usize = 512;
+    "These bytes come from a file on the guest's disk, through one of about eight system calls.\n";
 
 pub fn demo() -> Result<()> {
     println!("==> building nabla and the example guest");
@@ -16,20 +15,34 @@ pub fn demo() -> Result<()> {
 
     let directory = build::target_directory().join("demo");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let (image, disk) = (directory.join("cat.nabla"), directory.join("disk.img"));
+    let (image, root, disk) =
+        (directory.join("cat.nabla"), directory.join("rootfs"), directory.join("rootfs.iso"));
     fs::copy(guests.join("cat"), &image).context("cannot copy the guest")?;
-    let mut bytes = TEXT.as_bytes().to_vec();
-    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-    fs::write(&disk, bytes).context("cannot write the disk")?;
+    fs::create_dir_all(root.join("etc"))
+        .and_then(|()| fs::write(root.join("etc/motd"), TEXT))
+        .context("cannot write the disk's files")?;
 
     let short = |path: &std::path::Path| {
         let here = env::current_dir().unwrap_or_default();
         path.strip_prefix(here).unwrap_or(path).display().to_string()
     };
-    println!("==> the guest is {}, its disk {} ({TEXT:.20}...)", short(&image), short(&disk));
-    println!("==> {} run {} --disk {}", short(&nabla), short(&image), short(&disk));
-    let status = Command::new(&nabla).arg("run").arg(&image).arg("--disk").arg(&disk).status();
-    let status = status.context("cannot start nabla")?;
+    println!("==> the guest is {}, its file system {}", short(&image), short(&root));
+    println!("==> {} iso build {} -o {}", short(&nabla), short(&root), short(&disk));
+    let status = Command::new(&nabla).args(["iso", "build"]).arg(&root).arg("-o").arg(&disk).status();
+    if !status.context("cannot start nabla")?.success() {
+        bail!("the disk could not be made");
+    }
+    println!("==> {} run {} --disk {},ro -- / /etc/motd", short(&nabla), short(&image), short(&disk));
+    let mut spec = disk.into_os_string();
+    spec.push(",ro");
+    let run = Command::new(&nabla)
+        .arg("run")
+        .arg(&image)
+        .arg("--disk")
+        .arg(spec)
+        .args(["--", "/", "/etc/motd"])
+        .status();
+    let status = run.context("cannot start nabla")?;
     if !status.success() {
         bail!("the guest failed ({status}); `{} doctor` says what this host lacks", short(&nabla));
     }

@@ -1,24 +1,62 @@
-//! Prints the file on its disk.
+//! Lists directories and prints files of the file system on its disk: `cat [PATH]...`, the root without one.
 #![no_std]
 #![no_main]
 
-use nabla_guest::{Block, Error, args, console, println};
+extern crate alloc;
+
+use alloc::{format, string::String};
+use core::{error::Error, fmt};
+
+use nabla_guest::{
+    Block, args, console,
+    fs::{FileSystem, FsError},
+    println,
+};
 
 nabla_guest::entry!(main, block "storage");
 
-fn main() -> Result<(), Error> {
-    let disk = Block::acquire("storage")?;
-    println!("cat: {} bytes of disk, arguments {:?}", disk.capacity(), args());
+/// What ends the guest, as a sentence.
+struct Failure(String);
 
-    let mut part = [0; 512];
-    for offset in (0..disk.capacity()).step_by(part.len()) {
-        disk.read_at(offset, &mut part)?;
-        // The text ends before the zeros that fill the disk up to whole blocks.
-        let text = part.split(|&byte| byte == 0).next().unwrap_or_default();
-        console::write(text);
-        if text.len() < part.len() {
-            break;
-        }
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(format!("{error}"))
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let disk = FileSystem::mount(Block::acquire("storage")?)?;
+    if args().next().is_none() {
+        show(&disk, "/")?;
+    }
+    for path in args() {
+        show(&disk, path).map_err(|error| Failure(format!("{path}: {error}")))?;
     }
     Ok(())
+}
+
+/// Lists a directory or prints a file.
+fn show(disk: &FileSystem, path: &str) -> Result<(), FsError> {
+    if disk.metadata(path)?.is_directory() {
+        for entry in disk.read_dir(path)? {
+            let entry = entry?;
+            let slash = if entry.node().is_directory() { "/" } else { "" };
+            println!("{:>8} {}{slash}", entry.node().size, entry.name().escape_ascii());
+        }
+        return Ok(());
+    }
+    let mut file = disk.open(path)?;
+    let mut part = [0; 4096];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(()),
+            length => console::write(&part[..length]),
+        }
+    }
 }
