@@ -2,6 +2,7 @@
 
 mod debug;
 mod inspect;
+mod iso;
 mod machine;
 mod run;
 mod solo5;
