@@ -245,3 +245,46 @@ fn files_of_4_gib_and_more_have_several_sections_and_are_read() {
         assert!(String::from_utf8_lossy(&listing.stdout).contains(&size.to_string()));
     }
 }
+
+/// The part of ECMA-119 alone, by the crate `iso9660`.
+#[test]
+fn the_iso9660_crate_reads_the_plain_part() {
+    use iso9660::{DirectoryEntry, ISO9660, ISODirectory};
+    use std::io::Read;
+
+    fn walk(directory: &ISODirectory<fs::File>, path: &str, found: &mut Vec<(String, Vec<u8>)>) {
+        for entry in directory.contents() {
+            match entry.unwrap() {
+                DirectoryEntry::Directory(below) if !matches!(below.identifier.as_str(), "." | "..") => {
+                    walk(&below, &format!("{path}/{}", below.identifier), found);
+                }
+                DirectoryEntry::Directory(_) => {}
+                DirectoryEntry::File(file) => {
+                    let mut contents = Vec::new();
+                    file.read().read_to_end(&mut contents).unwrap();
+                    found.push((format!("{path}/{}", file.identifier), contents));
+                }
+            }
+        }
+    }
+
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("tree");
+    for number in 0..300 {
+        let place = root.join(format!("SUB{}/DIR{}", number % 3, number % 7));
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join(format!("FILE{number}.TXT")), vec![b'x'; number * 37]).unwrap();
+    }
+    let image = directory.path().join("image.iso");
+    ImageBuilder::new().directory(&root).plan().unwrap().write_file(&image).unwrap();
+    let mut found = Vec::new();
+    walk(&ISO9660::new(fs::File::open(&image).unwrap()).unwrap().root, "", &mut found);
+    found.sort();
+    let mut expected: Vec<_> = seen(&root)
+        .into_iter()
+        .filter(|(path, _)| path.extension().is_some())
+        .map(|(path, seen)| (format!("/{}", path.display()), seen.contents))
+        .collect();
+    expected.sort();
+    assert!(found == expected, "{} and {}", found.len(), expected.len());
+}

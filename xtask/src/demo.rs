@@ -28,7 +28,8 @@ pub fn demo() -> Result<()> {
     };
     println!("==> the guest is {}, its file system {}", short(&image), short(&root));
     println!("==> {} iso build {} -o {}", short(&nabla), short(&root), short(&disk));
-    let status = Command::new(&nabla).args(["iso", "build"]).arg(&root).arg("-o").arg(&disk).status();
+    let status =
+        Command::new(&nabla).args(["iso", "build"]).args([&short(&root), "-o", &short(&disk)]).status();
     if !status.context("cannot start nabla")?.success() {
         bail!("the disk could not be made");
     }
