@@ -21,7 +21,7 @@
 //! Images are read by the [reader], which trusts nothing in them.
 //!
 //! Without the feature `std`, what is there needs neither an operating system nor an allocator: the structures of the
-//! [format](crate::format), and the core of the reader.
+//! [format](mod@format), and the core of the reader.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
