@@ -12,8 +12,21 @@ use clap::{Args, Subcommand};
 use nabla_iso::reader::{ImageFile, Volume};
 use std::path::Path;
 
+const EXAMPLES: &str = "\
+Examples:
+  # a disk of a directory, and a guest that mounts it
+  nabla iso build rootfs -o rootfs.iso
+  nabla run app.nabla --disk rootfs.iso,ro
+  nabla iso ls -l rootfs.iso /etc
+  nabla iso cat rootfs.iso /etc/hosts
+  nabla iso extract rootfs.iso copy
+  nabla iso diff rootfs.iso rootfs
+
+Exit status: 0; 125 when something failed; 'verify' and 'diff' exit with 1 when something is wrong or different.";
+
 /// Arguments of `nabla iso`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct IsoArgs {
     #[command(subcommand)]
     command: IsoCommand,
