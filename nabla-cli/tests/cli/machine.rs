@@ -69,7 +69,9 @@ fn a_kvm_that_is_not_permitted_says_what_to_do() {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let (command, image) = (directory.path().join("nabla"), directory.path().join("exit"));
-    fs::copy(env!("CARGO_BIN_EXE_nabla"), &command).unwrap();
+    // By another program: were it open for writing here, another test's child could have it still when it is executed.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_nabla")).arg(&command).status();
+    assert!(copied.unwrap().success());
     fs::copy(guest_hvt("exit"), &image).unwrap();
     for file in [&command, &image] {
         fs::set_permissions(file, PermissionsExt::from_mode(0o755)).unwrap();
