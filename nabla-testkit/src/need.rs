@@ -67,15 +67,17 @@ pub fn landlock() -> bool {
     need(lsm.contains("landlock"), "needs a kernel with Landlock")
 }
 
-/// Python has a module.
+/// A Python that has a module: the one on PATH, or that of the system, for which packages are.
 #[must_use]
-pub fn python(module: &str) -> bool {
-    let found = Command::new("python3")
-        .args(["-c", &format!("import {module}")])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    need(found, &format!("needs python3 with {module}"))
+pub fn python(module: &str) -> Option<&'static str> {
+    let has = |python: &&str| {
+        let mut command = Command::new(python);
+        let tried = command.args(["-c", &format!("import {module}")]).stderr(Stdio::null()).status();
+        tried.is_ok_and(|status| status.success())
+    };
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(has);
+    need(found.is_some(), &format!("needs python3 with {module}"));
+    found
 }
 
 /// A program is on PATH.

@@ -37,23 +37,14 @@ pub const NM_HEADER: usize = 5;
 /// The most that one `NM` entry holds of a name.
 pub const NM_MAX: usize = 250;
 
-/// The entry that names this protocol (SUSP 5.5): in the root directory's record of itself, or continued from there.
-pub const ER: &[u8] = b"ER\xb6\x01\x09\x48\x5d\x01IEEE_1282\
-THE IEEE 1282 PROTOCOL PROVIDES SUPPORT FOR POSIX FILE SYSTEM SEMANTICS.\
-PLEASE CONTACT THE IEEE STANDARDS DEPARTMENT, PISCATAWAY, NJ, USA FOR THE 1282 SPECIFICATION.";
-
-/// Identifiers in `ER` entries under which the protocol is known.
-pub const IDENTIFIERS: [&[u8]; 3] = [b"IEEE_1282", b"IEEE_P1282", b"RRIP_1991A"];
+/// The entry that names this protocol (SUSP 5.5): in the root directory's record of itself, or continued from there. Of its
+/// names, this is the one that every reader knows (pycdlib does not know `IEEE_1282`).
+pub const ER: &[u8] = b"ER\xb9\x01\x0a\x49\x5e\x01IEEE_P1282\
+THE IEEE P1282 PROTOCOL PROVIDES SUPPORT FOR POSIX FILE SYSTEM SEMANTICS.\
+PLEASE CONTACT THE IEEE STANDARDS DEPARTMENT, PISCATAWAY, NJ, USA FOR THE P1282 SPECIFICATION.";
 
 /// A relocated directory (RRIP 4.1.5.3); also marks the directory in which they are.
 pub const RE: [u8; 4] = *b"RE\x04\x01";
-
-/// The extension's identifier in the data of an `ER` entry.
-#[must_use]
-pub fn extension(data: &[u8]) -> Option<&[u8]> {
-    let length = usize::from(*data.first()?);
-    data.get(4..4 + length)
-}
 
 /// POSIX attributes (RRIP 4.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,7 +238,7 @@ mod tests {
         let text = usize::from(ER[4]) + usize::from(ER[5]) + usize::from(ER[6]);
         assert_eq!(usize::from(ER[2]), ER.len());
         assert_eq!(8 + text, ER.len());
-        assert_eq!(extension(&ER[4..]), Some(IDENTIFIERS[0]));
+        assert_eq!(&ER[8..8 + usize::from(ER[4])], b"IEEE_P1282");
     }
 
     #[test]
