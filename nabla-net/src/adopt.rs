@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    gc::MAC,
+    gc,
     link::{self, Link, object},
     network::Network,
     owned::{Owned, Undo},
@@ -122,7 +122,7 @@ impl Network {
     /// Gives a guest an interface of this namespace, with its MAC address, its addresses and its routes, as a container
     /// engine has prepared them.
     ///
-    /// What a guest that was killed has left on the interface is cleaned up first.
+    /// What guests that were killed have left in the namespace is cleaned up first.
     ///
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
@@ -147,9 +147,8 @@ impl Network {
     /// When there is no such interface, it is down or no Ethernet, another guest has it, or something cannot be made.
     pub fn adopt(&self, options: &AdoptOptions) -> Result<Adopted, Error> {
         let name = &options.interface;
-        let found = self.link(name).map_err(|error| self.name_others(error))?;
-        self.collect_link(&found)?;
-        let link = self.link(name)?;
+        self.collect_garbage()?;
+        let link = self.link(name).map_err(|error| self.name_others(error))?;
         let fail = |kind| Error::new("adopt", object(name), kind);
         let Some(mac) = link.mac.filter(|_| !link.is_loopback) else {
             return Err(fail(ErrorKind::Kind { expected: "Ethernet interface" }));
@@ -220,8 +219,9 @@ impl Network {
         // The guest has the interface's MAC address, so the interface must have another one. First what tells how it was.
         let (index, name) = (link.index, link.name.clone());
         let before = link.alias.clone().unwrap_or_default();
+        let mark = gc::changed_alias(owner, mac, &before);
         let marked = Owned::new(link.clone(), self.undo(Undo::SetAlias { index, name, alias: before }));
-        self.set_owner(link, &format!("{owner}{MAC}{mac}"))?;
+        self.set_owner(link, &mark)?;
         let changed = self.set_mac(&link.name, bridge.mac.unwrap_or(MacAddress::local(mac.0)))?;
         let port = self.attach(&link.name, &bridge.name)?;
         let tap_port = self.attach(&tap.name, &bridge.name)?;

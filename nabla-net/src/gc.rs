@@ -7,6 +7,7 @@ use crate::{
     owner::Owner,
     tc,
 };
+use nabla_core::MacAddress;
 
 /// Something that was left behind, and has been cleaned up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +29,22 @@ pub enum Leftover {
     },
 }
 
-/// What follows the owner in the alias of an interface whose MAC address was changed.
-pub(crate) const MAC: &str = ":mac=";
+/// What follows the owner in the alias of an interface whose MAC address was changed: the address that it had.
+const MAC: &str = ":mac=";
+/// What follows that: the alias that it had.
+const WAS: &str = ":was=";
+
+/// The alias of an interface whose MAC address is changed for a time.
+pub(crate) fn changed_alias(owner: Owner, mac: MacAddress, before: &str) -> String {
+    format!("{owner}{MAC}{mac}{WAS}{before}")
+}
+
+/// The MAC address and the alias that an interface had before both were changed.
+fn before(alias: &str) -> Option<(MacAddress, &str)> {
+    let (_, rest) = alias.split_once(MAC)?;
+    let (mac, alias) = rest.split_once(WAS)?;
+    Some((mac.parse().ok()?, alias))
+}
 
 impl Network {
     /// Undoes what was made with this library by processes that are gone without having undone it: deletes their
@@ -60,8 +75,7 @@ impl Network {
         result.map(|()| found)
     }
 
-    /// Cleans up what is left on one interface.
-    pub(crate) fn collect_link(&self, link: &Link) -> Result<Vec<Leftover>, Error> {
+    fn collect_link(&self, link: &Link) -> Result<Vec<Leftover>, Error> {
         let mut found = Vec::new();
         let name = || link.name.clone();
         if let Some(redirect) = tc::redirect_of(self, link)?
@@ -73,12 +87,9 @@ impl Network {
         if let Some(owner) = link.owner()
             && !owner.is_alive()
         {
-            let mac = link.alias.as_deref().and_then(|alias| alias.split_once(MAC));
-            if let Some((_, mac)) = mac {
-                if let Ok(mac) = mac.parse() {
-                    link::set_mac(self, link.index, &link.name, mac)?;
-                }
-                link::set_alias(self, link.index, &link.name, "")?;
+            if let Some((mac, alias)) = link.alias.as_deref().and_then(before) {
+                link::set_mac(self, link.index, &link.name, mac)?;
+                link::set_alias(self, link.index, &link.name, alias)?;
                 found.push(Leftover::Adopted { name: name(), owner });
             } else {
                 link::delete(self, link.index, &link.name)?;

@@ -212,6 +212,11 @@ impl Network {
                 Errno::NOENT | Errno::NODEV | Errno::NXIO => {
                     ErrorKind::Unsupported { needs: "CONFIG_TUN (modprobe tun)" }
                 }
+                Errno::ACCESS => ErrorKind::Other(
+                    "its file mode does not let you; most systems let everybody, since it is the tap's owner that counts: \
+                     chmod 0666 /dev/net/tun"
+                        .to_owned(),
+                ),
                 errno => ErrorKind::System(errno.into()),
             };
             Error::new("open", "/dev/net/tun", kind)
