@@ -11,6 +11,7 @@ mod error;
 mod inspect;
 mod logging;
 mod man;
+mod net;
 mod output;
 mod run;
 mod solo5;

@@ -11,7 +11,6 @@ use nabla_core::MacAddress;
 
 /// Something that was left behind, and has been cleaned up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Leftover {
     /// An interface was deleted.
     Link {
@@ -27,6 +26,16 @@ pub enum Leftover {
         /// Who had adopted it.
         owner: Owner,
     },
+}
+
+impl Leftover {
+    /// Who left it behind.
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        match self {
+            Self::Link { owner, .. } | Self::Adopted { owner, .. } => *owner,
+        }
+    }
 }
 
 /// What follows the owner in the alias of an interface whose MAC address was changed: the address that it had.

@@ -37,6 +37,7 @@ mod adopt;
 mod error;
 mod forward;
 mod gc;
+pub mod host;
 mod lend;
 mod link;
 mod namespace;
