@@ -43,6 +43,7 @@
 //! * [`args()`], [`command_line`]: what the guest was started with.
 //! * [`time`]: the monotonic and the wall clock, sleeping.
 //! * [`Block`], [`Net`]: devices by name.
+//! * `tcpip`, a feature: TCP/IP over a network device.
 //! * [`poll()`], [`yield_until`], [`yield_forever`]: waiting for frames and for time.
 //! * `alloc`: `extern crate alloc;` works, the allocator is in [`heap`]. [`memory()`] tells what there is.
 //! * [`set_tls_base`]: for runtimes that bring their own thread-local storage.
@@ -52,6 +53,8 @@
 //! * `spt` (default): the guest runs as a process that may make nine system calls.
 //! * `hvt`: the guest runs as a virtual machine. When both features are on, `hvt` wins, so that
 //!   `--features nabla-guest/hvt` is all it takes to build any guest for it.
+//! * `tcpip`: TCP/IP over network devices, with static addresses or DHCP, by smoltcp, which is the one dependency that
+//!   this crate can have.
 //!
 //! # One thread
 //!
@@ -63,6 +66,9 @@
 compile_error!("guests are built with the target x86_64-unknown-linux-gnu");
 #[cfg(not(any(feature = "spt", feature = "hvt")))]
 compile_error!("choose a binding: the feature `spt` (default) or `hvt`");
+
+#[cfg(feature = "tcpip")]
+extern crate alloc;
 
 mod args;
 mod block;
@@ -79,6 +85,8 @@ mod note;
 mod panic;
 mod start;
 mod sys;
+#[cfg(feature = "tcpip")]
+pub mod tcpip;
 pub mod time;
 mod tls;
 
