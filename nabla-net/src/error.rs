@@ -17,7 +17,7 @@ pub struct Error {
     pub kind: ErrorKind,
 }
 
-/// Why something failed; see [`Error`].
+/// Why something failed; see [`Error`](struct@Error).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ErrorKind {

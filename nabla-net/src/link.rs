@@ -169,6 +169,26 @@ impl Network {
         self.find(LinkAttribute::Group(0), index, &format!("with index {index}"))
     }
 
+    /// The bridge called `name`.
+    ///
+    /// ```
+    /// let network = nabla_net::Network::current()?;
+    /// assert!(network.bridge("lo").unwrap_err().to_string().contains("it is no bridge"));
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface, or it is no bridge.
+    pub fn bridge(&self, name: &str) -> Result<Link, Error> {
+        let link = self.link(name)?;
+        if link.kind.as_deref() == Some("bridge") {
+            Ok(link)
+        } else {
+            Err(Error::new("use", object(name), ErrorKind::Kind { expected: "bridge" }))
+        }
+    }
+
     fn find(&self, attribute: LinkAttribute, index: u32, name: &str) -> Result<Link, Error> {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -358,11 +378,7 @@ impl Network {
     ///
     /// When one of them does not exist, the second is no bridge, or the kernel refuses.
     pub fn attach(&self, port: &str, bridge: &str) -> Result<Owned<Link>, Error> {
-        let controller = self.link(bridge)?;
-        if controller.kind.as_deref() != Some("bridge") {
-            let kind = ErrorKind::Kind { expected: "bridge" };
-            return Err(Error::new("attach a port to", object(bridge), kind));
-        }
+        let controller = self.bridge(bridge)?;
         let link = self.link(port)?;
         set_controller(self, link.index, port, controller.index)?;
         let (index, name) = (link.index, link.name.clone());

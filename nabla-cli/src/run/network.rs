@@ -76,7 +76,7 @@ impl Networks {
             }
             NetSource::Bridge { bridge, netns } => {
                 let network = network(netns.as_deref())?;
-                let mtu = network.link(bridge)?.mtu;
+                let mtu = network.bridge(bridge)?.mtu;
                 let mtu = net.config.mtu.map_or(mtu, u32::from);
                 let tap = network.create_tap(&TapOptions::new().mtu(mtu))?;
                 let name = tap.link().name.clone();

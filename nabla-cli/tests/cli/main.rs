@@ -3,6 +3,7 @@
 mod debug;
 mod inspect;
 mod machine;
+mod net;
 mod run;
 mod solo5;
 mod supervise;
