@@ -52,6 +52,11 @@ pub enum HypercallMistake {
         /// The first address that is not all right.
         address: u64,
     },
+    /// The network ring's index says that the guest has submitted more than the ring has places for.
+    Ring {
+        /// How much it says to have submitted.
+        submitted: u32,
+    },
 }
 
 /// An instruction that a guest may not execute, and the monitor does not emulate.
@@ -163,7 +168,7 @@ impl ExitStatus {
             Self::Denied(_) => of_signal(SIGSYS),
             Self::BadHypercall(BadHypercall { mistake, .. }) => of_signal(match mistake {
                 HypercallMistake::NoSuchPort | HypercallMistake::WrongAccess => SIGSYS,
-                HypercallMistake::Memory { .. } => SIGSEGV,
+                HypercallMistake::Memory { .. } | HypercallMistake::Ring { .. } => SIGSEGV,
             }),
             Self::Unsupported(_) => of_signal(SIGILL),
             Self::OutOfMemory => of_signal(SIGKILL),
@@ -237,6 +242,10 @@ impl fmt::Display for ExitStatus {
                 HypercallMistake::Memory { address } => write!(
                     f,
                     "ended for a hypercall (port {port:#x}) with memory at {address:#x} that it may not use, by the instruction at {instruction_pointer:#x}"
+                ),
+                HypercallMistake::Ring { submitted } => write!(
+                    f,
+                    "ended for {submitted} submissions at once to its network ring (port {port:#x}), which has fewer places"
                 ),
             },
             Self::Unsupported(instruction) => {

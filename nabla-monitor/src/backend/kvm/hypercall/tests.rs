@@ -6,7 +6,7 @@ use crate::{
     config::{AttachedDevice, Backing},
     device::{OpenDisk, OpenTap},
 };
-use nabla_core::{DeviceKind, Manifest, Permissions, elf::PageRange};
+use nabla_core::{DeviceKind, Manifest, Permissions, abi::hvt::R_AGAIN, elf::PageRange};
 use rustix::{
     fs::{MemfdFlags, memfd_create},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
