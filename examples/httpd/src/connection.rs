@@ -7,8 +7,43 @@ use httpd::{Body, Cache, Entry, File, Files, Head, Method, Parsed, Request, Stat
 use nabla_guest::{
     println,
     tcpip::smoltcp::socket::tcp::Socket,
-    time::{Instant, wall_clock},
+    time::{self, Instant},
 };
+
+/// The time, as of one round of the server: reading a clock costs as much as looking at an idle connection.
+pub struct Clock {
+    now: Instant,
+    wall: Duration,
+    /// When the wall clock was read.
+    read: Instant,
+}
+
+impl Clock {
+    /// How long the wall clock is continued by the other.
+    const CONTINUED: Duration = Duration::from_secs(1);
+
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { now, wall: time::wall_clock(), read: now }
+    }
+
+    /// Another round begins.
+    pub fn update(&mut self) {
+        self.now = Instant::now();
+        if self.now.duration_since(self.read) > Self::CONTINUED {
+            (self.wall, self.read) = (time::wall_clock(), self.now);
+        }
+    }
+
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Since 1970.
+    fn wall(&self) -> Duration {
+        self.wall + self.now.duration_since(self.read)
+    }
+}
 
 /// What is under way on a connection.
 pub struct Connection<F> {
@@ -41,19 +76,19 @@ impl<F: File> Connection<F> {
     }
 
     /// Sends and receives as much as possible.
-    pub fn serve<Fs>(&mut self, socket: &mut Socket<'_>, files: &mut Cache<Fs>, now: Instant)
+    pub fn serve<Fs>(&mut self, socket: &mut Socket<'_>, files: &mut Cache<Fs>, clock: &Clock)
     where
         Fs: Files<File = F, Error = F::Error>,
     {
         let queues = (socket.recv_queue(), socket.send_queue());
         if queues != self.queues {
-            self.progress = now;
+            self.progress = clock.now();
         }
-        self.exchange(socket, files);
+        self.exchange(socket, files, clock);
         self.queues = (socket.recv_queue(), socket.send_queue());
     }
 
-    fn exchange<Fs>(&mut self, socket: &mut Socket<'_>, files: &mut Cache<Fs>)
+    fn exchange<Fs>(&mut self, socket: &mut Socket<'_>, files: &mut Cache<Fs>, clock: &Clock)
     where
         Fs: Files<File = F, Error = F::Error>,
     {
@@ -82,26 +117,26 @@ impl<F: File> Connection<F> {
                 }
                 return;
             }
-            if !self.receive(socket, files) {
+            if !self.receive(socket, files, clock) {
                 return;
             }
         }
     }
 
     /// Takes the next request, and returns whether there was one.
-    fn receive<Fs>(&mut self, socket: &mut Socket<'_>, files: &mut Cache<Fs>) -> bool
+    fn receive<Fs>(&mut self, socket: &mut Socket<'_>, files: &mut Cache<Fs>, clock: &Clock) -> bool
     where
         Fs: Files<File = F, Error = F::Error>,
     {
         let (is_full, ended) = (socket.recv_queue() == socket.recv_capacity(), !socket.may_recv());
         let taken = socket.recv(|bytes| match parse(bytes) {
-            Parsed::Complete(request, length) => (length, Some(answer(&request, files, wall_clock()))),
-            Parsed::Invalid => (bytes.len(), Some((refuse(Status::BadRequest, wall_clock()), false))),
+            Parsed::Complete(request, length) => (length, Some(answer(&request, files, clock.wall()))),
+            Parsed::Invalid => (bytes.len(), Some((refuse(Status::BadRequest, clock.wall()), false))),
             Parsed::Partial => (0, None),
         });
         let answered = match taken {
             Ok(Some(answered)) => Some(answered),
-            Ok(None) => self.receive_wrapped(socket, files),
+            Ok(None) => self.receive_wrapped(socket, files, clock),
             Err(_) => None,
         };
         match answered {
@@ -111,7 +146,7 @@ impl<F: File> Connection<F> {
                 true
             }
             None if is_full => {
-                self.response = Some(refuse(Status::TooLarge, wall_clock()));
+                self.response = Some(refuse(Status::TooLarge, clock.wall()));
                 self.closing = true;
                 true
             }
@@ -127,6 +162,7 @@ impl<F: File> Connection<F> {
         &self,
         socket: &mut Socket<'_>,
         files: &mut Cache<Fs>,
+        clock: &Clock,
     ) -> Option<(Response<F>, bool)>
     where
         Fs: Files<File = F, Error = F::Error>,
@@ -134,8 +170,8 @@ impl<F: File> Connection<F> {
         let mut copy = alloc::vec![0; socket.recv_queue()];
         let length = socket.peek_slice(&mut copy).ok()?;
         let (length, answered) = match parse(copy.get(..length)?) {
-            Parsed::Complete(request, length) => (length, answer(&request, files, wall_clock())),
-            Parsed::Invalid => (length, (refuse(Status::BadRequest, wall_clock()), false)),
+            Parsed::Complete(request, length) => (length, answer(&request, files, clock.wall())),
+            Parsed::Invalid => (length, (refuse(Status::BadRequest, clock.wall()), false)),
             Parsed::Partial => return None,
         };
         let _ = socket.recv_slice(copy.get_mut(..length)?);

@@ -14,10 +14,9 @@ use nabla_guest::{
             wire::IpCidr,
         },
     },
-    time,
 };
 
-use crate::connection::Connection;
+use crate::connection::{Clock, Connection};
 
 /// Bytes of a request that are waited for.
 const RECEIVE: usize = 8 << 10;
@@ -42,6 +41,7 @@ pub struct Server<F: Files> {
     connections: Vec<(SocketHandle, Connection<F::File>)>,
     limit: usize,
     told: Vec<IpCidr>,
+    clock: Clock,
 }
 
 impl<F: Files> Server<F> {
@@ -52,7 +52,7 @@ impl<F: Files> Server<F> {
         let limit = (share / (RECEIVE + SEND)).clamp(2, CONNECTIONS_MAX);
         let files = Cache::new(files, share);
         let (waiting, connections, told) = (Vec::new(), Vec::new(), Vec::new());
-        Self { stack, files, port, waiting, connections, limit, told }
+        Self { stack, files, port, waiting, connections, limit, told, clock: Clock::new() }
     }
 
     /// Serves for as long as the guest runs.
@@ -60,13 +60,14 @@ impl<F: Files> Server<F> {
         loop {
             self.listen();
             self.stack.poll();
+            self.clock.update();
             self.tell();
             self.accept();
             self.serve();
             if self.connections.is_empty() {
                 self.stack.wait();
             } else {
-                self.stack.wait_until(time::Instant::now() + IDLE / 2);
+                self.stack.wait_until(self.clock.now() + IDLE / 2);
             }
         }
     }
@@ -115,12 +116,12 @@ impl<F: Files> Server<F> {
     /// Takes the sockets that clients have connected to.
     fn accept(&mut self) {
         let sockets = self.stack.sockets();
-        let connections = &mut self.connections;
+        let (connections, now) = (&mut self.connections, self.clock.now());
         self.waiting.retain(|&handle| {
             let is_waiting =
                 matches!(sockets.get::<Socket<'_>>(handle).state(), State::Listen | State::SynReceived);
             if !is_waiting {
-                connections.push((handle, Connection::new(time::Instant::now())));
+                connections.push((handle, Connection::new(now)));
             }
             is_waiting
         });
@@ -128,12 +129,11 @@ impl<F: Files> Server<F> {
 
     /// Gets every connection on, and forgets those that have ended.
     fn serve(&mut self) {
-        let (sockets, files) = (self.stack.sockets(), &mut self.files);
+        let (sockets, files, clock) = (self.stack.sockets(), &mut self.files, &self.clock);
         self.connections.retain_mut(|(handle, connection)| {
             let socket = sockets.get_mut::<Socket<'_>>(*handle);
-            let now = time::Instant::now();
-            connection.serve(socket, files, now);
-            if now.duration_since(connection.last_progress()) > IDLE {
+            connection.serve(socket, files, clock);
+            if clock.now().duration_since(connection.last_progress()) > IDLE {
                 socket.abort();
             }
             // The client has the last byte when both sides have said their end. What may still come is told that there is
