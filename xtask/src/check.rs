@@ -47,8 +47,11 @@ pub fn bench(args: &[String]) -> Result<()> {
     let nabla = build::nabla()?;
     let guests = build::guests("guests", "guests", &[])?;
     let hvt_guests = build::guests("guests", "guests-hvt", &["--features", "hvt"])?;
+    let httpd = build::guests("examples/httpd", "examples", &[])?;
+    let hvt_httpd = build::guests("examples/httpd", "examples-hvt", &["--features", "hvt"])?;
     let mut command = cargo();
     command.args(["run", "--release", "--quiet", "--package", "nabla-benches", "--"]);
+    command.arg("--httpd").arg(httpd).arg("--hvt-httpd").arg(hvt_httpd);
     command.arg("--nabla").arg(nabla).arg("--guests").arg(guests);
     command.arg("--hvt-guests").arg(hvt_guests).args(args);
     run(&mut command)

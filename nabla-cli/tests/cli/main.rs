@@ -1,6 +1,7 @@
 //! Tests of the `nabla` command as a whole.
 
 mod debug;
+mod engines;
 mod inspect;
 mod machine;
 mod net;

@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 
 /// A namespace with a loopback interface that is up.
-fn host() -> Network {
+pub fn host() -> Network {
     let network = Network::isolated().unwrap();
     network.set_up("lo").unwrap();
     network
@@ -34,7 +34,7 @@ fn archive() -> (TempDir, PathBuf) {
 }
 
 /// A guest that runs, and what nabla said before it was ready.
-struct Running {
+pub struct Running {
     child: Child,
     url: String,
     said: Vec<String>,
@@ -42,7 +42,7 @@ struct Running {
 }
 
 /// Starts the web server inside of a namespace, and waits until it says where it is.
-fn serve(
+pub fn serve(
     network: &Network,
     guest: &Path,
     options: &[&str],
@@ -78,7 +78,7 @@ fn serve(
 }
 
 impl Running {
-    fn end(mut self, signal: &str) -> i32 {
+    pub fn end(mut self, signal: &str) -> i32 {
         let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let outcome: Outcome = self.child.wait_with_output().unwrap().into();
@@ -100,7 +100,7 @@ fn get(network: &Network, address: &str, port: u16) -> String {
     network.namespace().run(ask).unwrap().unwrap_or_else(|error: std::io::Error| panic!("{address}: {error}"))
 }
 
-fn assert_served(network: &Network, address: &str, port: u16) {
+pub fn assert_served(network: &Network, address: &str, port: u16) {
     let answer = get(network, address, port);
     assert!(
         answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello from a box\n"),
@@ -108,11 +108,11 @@ fn assert_served(network: &Network, address: &str, port: u16) {
     );
 }
 
-fn link_names(network: &Network) -> Vec<String> {
+pub fn link_names(network: &Network) -> Vec<String> {
     network.links().unwrap().into_iter().map(|link| link.name).collect()
 }
 
-fn guests() -> Vec<PathBuf> {
+pub fn guests() -> Vec<PathBuf> {
     let mut guests = vec![example("httpd")];
     if need::kvm() {
         guests.push(example_hvt("httpd"));
@@ -233,6 +233,91 @@ fn adopted_interface_serves_and_is_given_back() {
         0,
         "the second time there is nothing to do"
     );
+}
+
+/// Whether there is a process whose network is this one.
+fn is_inhabited(network: &Network) -> bool {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let own = std::process::id();
+    processes
+        .filter(|&pid: &u32| pid != own)
+        .filter_map(|pid| nabla_net::Namespace::of_process(pid).ok())
+        .any(|namespace| namespace.is_same(network.namespace()).unwrap())
+}
+
+#[test]
+fn two_hundred_guests_of_which_many_are_killed_leave_nothing() {
+    const AT_ONCE: usize = 10;
+    if !need::tap() {
+        return;
+    }
+    let (network, container) = (host(), Network::isolated().unwrap());
+    network.create_bridge("br0").unwrap().keep();
+    network.set_up("br0").unwrap();
+    network.create_veth("veth0", "eth0").unwrap().keep();
+    network.move_link("eth0", &container).unwrap();
+    network.set_up("veth0").unwrap();
+    container.set_up("eth0").unwrap();
+    container.add_address("eth0", "10.5.0.2/24".parse().unwrap()).unwrap().keep();
+    let contents = |network: &Network| {
+        (network.links().unwrap(), network.addresses().unwrap(), network.routes().unwrap())
+    };
+    // The bridge takes its address from its ports.
+    let bridge_mac = network.link("br0").unwrap().mac.unwrap();
+    network.set_mac("br0", bridge_mac).unwrap().keep();
+    let before = (contents(&network), contents(&container));
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let open = descriptors();
+    let pid = std::process::id();
+    let netns = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(container.namespace()));
+    let adopt = format!("adopt=eth0,netns=/proc/{pid}/fd/{netns}");
+    let guests = guests();
+    for round in 0..200 / AT_ONCE {
+        let running: Vec<_> = (0..AT_ONCE)
+            .map(|index| {
+                let bridge = format!("bridge=br0,address=10.4.0.{}/24", 2 + index);
+                let option = match index {
+                    0 => &*adopt,
+                    1..4 => &*bridge,
+                    _ => "new",
+                };
+                serve(&network, &guests[index % guests.len()], &["--net", option], |_| {})
+            })
+            .collect();
+        for (index, running) in running.into_iter().enumerate() {
+            running.end(["-KILL", "-TERM", "-INT"][(round + index) % 3]);
+        }
+    }
+    let mut gc = nabla();
+    gc.args(["net", "gc", "--netns", &format!("/proc/{pid}/fd/{netns}")]);
+    assert_eq!(outcome(&mut gc).status, 0);
+    assert_eq!((contents(&network), contents(&container)), before);
+    assert!(
+        !container.is_redirected("eth0").unwrap() && !is_inhabited(&network) && !is_inhabited(&container)
+    );
+    // Other tests open descriptors, too, but not as many.
+    assert!(descriptors() < open + 100, "{open} {}", descriptors());
+}
+
+#[test]
+fn flood_of_pings_loses_nothing() {
+    const PINGS: &str = "100000";
+    if !(need::tap() && need::program("ping")) {
+        return;
+    }
+    let network = host();
+    for guest in guests() {
+        let running = serve(&network, &guest, &["--net", "new,host=10.3.0.1/24"], |_| {});
+        let flood =
+            || Command::new("ping").args(["-f", "-q", "-n", "-c", PINGS, "10.3.0.2"]).output().unwrap();
+        // The guest throws one away while it asks for its client's address.
+        assert_served(&network, "10.3.0.2", 80);
+        let output = network.namespace().run(flood).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("100000 received, 0% packet loss"), "{}: {text}", guest.display());
+        running.end("-INT");
+    }
 }
 
 #[test]
