@@ -7,6 +7,7 @@ use crate::{
     network::Network,
     owned::{Owned, Undo},
     owner::Owner,
+    procfs,
     tap::{Tap, TapOptions},
     tc,
 };
@@ -222,7 +223,13 @@ impl Network {
         let mark = gc::changed_alias(owner, mac, &before);
         let marked = Owned::new(link.clone(), self.undo(Undo::SetAlias { index, name, alias: before }));
         self.set_owner(link, &mark)?;
-        let changed = self.set_mac(&link.name, bridge.mac.unwrap_or(MacAddress::local(mac.0)))?;
+        let other = bridge.mac.unwrap_or(MacAddress::local(mac.0));
+        // CNI's bridge plugin has the kernel announce changes. The guest's addresses stay with the MAC address that they had.
+        let changed = {
+            let _silence = procfs::Silence::of(self.namespace(), &link.name)
+                .map_err(|error| Error::system("silence", object(&link.name), error))?;
+            self.set_mac(&link.name, other)?
+        };
         let port = self.attach(&link.name, &bridge.name)?;
         let tap_port = self.attach(&tap.name, &bridge.name)?;
         self.set_up(&bridge.name)?;

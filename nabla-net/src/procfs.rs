@@ -1,5 +1,6 @@
-//! What is read from /proc.
+//! What is read from /proc, and set there.
 
+use crate::Namespace;
 use std::{fs, io, os::unix::fs::MetadataExt};
 
 /// When a process started, in clock ticks since the machine did. Source: proc_pid_stat(5), field 22.
@@ -15,6 +16,49 @@ pub fn start_time(pid: u32) -> io::Result<u64> {
 pub fn pid_namespace() -> io::Result<u32> {
     let inode = fs::metadata("/proc/self/ns/pid")?.ino();
     u32::try_from(inode).map_err(|_| io::Error::other("the inode of its process namespace is too large"))
+}
+
+/// While this is there, the kernel does not tell anybody when an interface gets another MAC address.
+///
+/// Source: `arp_notify` and `ndisc_notify` in the kernel's ip-sysctl document.
+#[derive(Debug)]
+pub struct Silence<'a> {
+    namespace: &'a Namespace,
+    /// Paths, and what was there before.
+    settings: Vec<(String, String)>,
+}
+
+impl<'a> Silence<'a> {
+    /// Of the interface with this name.
+    pub fn of(namespace: &'a Namespace, name: &str) -> io::Result<Self> {
+        // Either of the two is enough.
+        let paths =
+            [("ipv4", "arp_notify"), ("ipv6", "ndisc_notify")].into_iter().flat_map(|(family, setting)| {
+                ["all", name].map(|of| format!("/proc/sys/net/{family}/conf/{of}/{setting}"))
+            });
+        let mut silence = Self { namespace, settings: Vec::new() };
+        for path in paths {
+            let setting = namespace.run(|| fs::read_to_string(&path)).map_err(io::Error::other)?;
+            // Kernels without IPv6 have nothing to be silenced.
+            let Ok(setting) = setting else { continue };
+            if setting.trim() != "0" {
+                namespace.run(|| fs::write(&path, "0")).map_err(io::Error::other)??;
+                silence.settings.push((path, setting));
+            }
+        }
+        Ok(silence)
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        for (path, setting) in &self.settings {
+            let restored = self.namespace.run(|| fs::write(path, setting));
+            if !matches!(restored, Ok(Ok(()))) {
+                tracing::warn!(path, "a setting of the network namespace could not be restored");
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -113,6 +113,23 @@ fn interface_with_gateway_is_adopted() {
 }
 
 #[test]
+fn interface_whose_changes_are_announced_is_adopted() {
+    if !needs() {
+        return;
+    }
+    let engine = Engine::new(1500);
+    let container = engine.container();
+    engine.connect(&container, "eth0", 1500, &["10.9.0.2/16"]);
+    // As CNI's bridge plugin does it: a neighbour that knows the container is told when its MAC address changes.
+    let setting = "/proc/sys/net/ipv4/conf/eth0/arp_notify";
+    container.namespace().run(|| std::fs::write(setting, "1")).unwrap().unwrap();
+    ping(&engine.host, [10, 9, 0, 2].into(), 56);
+    check(&engine, &container, "eth0", "10.9.0.2", 56);
+    let after = container.namespace().run(|| std::fs::read_to_string(setting)).unwrap().unwrap();
+    assert_eq!(after.trim(), "1");
+}
+
+#[test]
 fn several_addresses_are_all_the_guests() {
     if !needs() {
         return;

@@ -69,11 +69,12 @@ fn check(host: &Network, container: &Path, other: &Path) {
         for by in ["redirect", "bridge"] {
             let option = format!("adopt=eth0,netns={},by={by}", container.display());
             let running: Running = serve(host, &guest, &["--net", &option], |_| {});
-            for from in [host, &other] {
+            for (from, who) in [(host, "host"), (&other, "container")] {
+                eprintln!("{} by {by} from {who}", guest.display());
                 super::net::assert_served(from, &address, 80);
                 let mut ping = Command::new("ping");
                 ping.args(["-n", "-c", "3", "-i", "0.05", "-W", "2", &address]);
-                assert!(run(from, &mut ping, "").contains(" 0% packet loss"), "{by}");
+                assert!(run(from, &mut ping, "").contains(" 0% packet loss"), "{by}, {who}");
             }
             running.end("-INT");
             assert_eq!(contents(&inside), before, "{by}");
@@ -149,8 +150,9 @@ fn containers_of_podman_are_adopted() {
         let options = [
             "run",
             "--detach",
-            "--cgroups=disabled",
             "--log-driver=none",
+            "--ulimit=nofile=256:256",
+            "--ulimit=nproc=256:256",
             "--security-opt=seccomp=unconfined",
         ];
         let rootfs = root.display().to_string();

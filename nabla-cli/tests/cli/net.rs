@@ -35,7 +35,7 @@ fn archive() -> (TempDir, PathBuf) {
 
 /// A guest that runs, and what nabla said before it was ready.
 pub struct Running {
-    child: Child,
+    child: Option<Child>,
     url: String,
     said: Vec<String>,
     _disk: TempDir,
@@ -74,16 +74,26 @@ pub fn serve(
             said.push(line);
         }
     }
-    Running { child, url: url.unwrap_or_default(), said, _disk: directory }
+    Running { child: Some(child), url: url.unwrap_or_default(), said, _disk: directory }
 }
 
 impl Running {
     pub fn end(mut self, signal: &str) -> i32 {
-        let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        let child = self.child.take().unwrap();
+        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
-        let outcome: Outcome = self.child.wait_with_output().unwrap().into();
-        self.said.clear();
+        let outcome: Outcome = child.wait_with_output().unwrap().into();
         outcome.status
+    }
+}
+
+impl Drop for Running {
+    /// Of a test that failed.
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+            let _ = child.wait();
+        }
     }
 }
 
