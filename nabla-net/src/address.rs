@@ -59,6 +59,16 @@ impl Network {
     /// IPv6 addresses can be used at once: duplicates are not looked for, since the other side of a guest's cable is
     /// known.
     ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let address = network.add_address("lo", "10.0.0.1/8".parse()?)?;
+    /// assert_eq!(network.addresses()?.len(), 1);
+    /// address.release()?;
+    /// assert_eq!(network.addresses()?, []);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there is no such interface, it has the address already, or the kernel refuses.

@@ -38,12 +38,40 @@ pub struct AdoptOptions {
 
 impl AdoptOptions {
     /// The interface of this name, by [redirection](Connection::Redirect).
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// let adopted = container.adopt(&AdoptOptions::new("eth0"))?;
+    /// assert!(container.is_redirected("eth0")?);
+    /// # drop(adopted);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn new(interface: impl Into<String>) -> Self {
         Self { interface: interface.into(), connection: Connection::default(), tap: TapOptions::new() }
     }
 
     /// How it is connected.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Connection, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// let options = AdoptOptions::new("eth0").connection(Connection::Bridge);
+    /// let adopted = container.adopt(&options)?;
+    /// let bridge = container.link("eth0")?.controller;
+    /// assert!(container.bridge(&container.link_by_index(bridge.unwrap_or(0))?.name).is_ok());
+    /// # drop(adopted);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn connection(mut self, connection: Connection) -> Self {
         self.connection = connection;
@@ -51,6 +79,19 @@ impl AdoptOptions {
     }
 
     /// The name of the tap.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// let adopted = container.adopt(&AdoptOptions::new("eth0").tap_name("guest0"))?;
+    /// assert!(container.link("guest0")?.is_up);
+    /// # drop(adopted);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn tap_name(mut self, name: impl Into<String>) -> Self {
         self.tap = self.tap.name(name);
@@ -69,12 +110,37 @@ pub struct Adopted {
 
 impl Adopted {
     /// What the guest must be configured with: MAC address, MTU, addresses and routes of the interface.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// let adopted = container.adopt(&AdoptOptions::new("eth0"))?;
+    /// assert_eq!(adopted.config().mac, container.link("eth0")?.mac);
+    /// assert_eq!(adopted.config().mtu, Some(1500));
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn config(&self) -> &NetConfig {
         &self.config
     }
 
     /// The interface.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// let adopted = container.adopt(&AdoptOptions::new("eth0"))?;
+    /// assert_eq!(adopted.link().name, "eth0");
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.guard
@@ -82,11 +148,37 @@ impl Adopted {
 
     /// The tap's descriptor for the guest's monitor, what the guest is to be told, and the guard that gives the interface
     /// back when it is dropped.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// let (descriptor, config, guard) = container.adopt(&AdoptOptions::new("eth0"))?.into_parts();
+    /// // The monitor takes the descriptor, the guest is told the configuration, and the guard stays until the guest has ended.
+    /// # drop((descriptor, config));
+    /// guard.release()?;
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     pub fn into_parts(self) -> (OwnedFd, NetConfig, Owned<Link>) {
         (self.tap.into_descriptor(), self.config, self.guard)
     }
 
     /// Gives the interface back.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// container.adopt(&AdoptOptions::new("eth0"))?.release()?;
+    /// assert!(!container.is_redirected("eth0")?);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -86,18 +86,44 @@ impl Error {
     }
 
     /// Whether it failed because something does not exist.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// assert!(network.link("eth0").unwrap_err().is_not_found());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn is_not_found(&self) -> bool {
         matches!(self.kind, ErrorKind::NotFound)
     }
 
     /// Whether it failed because something exists already.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let _bridge = network.create_bridge("br0")?;
+    /// assert!(network.create_bridge("br0").unwrap_err().is_exists());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn is_exists(&self) -> bool {
         matches!(self.kind, ErrorKind::Exists)
     }
 
     /// Whether it failed for want of a permission.
+    ///
+    /// ```
+    /// use nabla_net::Network;
+    ///
+    /// match Network::isolated() {
+    ///     Ok(network) => assert!(network.link("lo").is_ok()),
+    ///     Err(error) if error.is_not_permitted() => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn is_not_permitted(&self) -> bool {
         matches!(self.kind, ErrorKind::NotPermitted { .. } | ErrorKind::NotOwner)

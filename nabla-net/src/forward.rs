@@ -66,6 +66,14 @@ struct Connections {
 impl Forwarder {
     /// Listens on `listen` and passes connections on to `target`. Port 0 is any that is free.
     ///
+    /// ```
+    /// let forwarder = nabla_net::Forwarder::start("127.0.0.1:0".parse()?, "127.0.0.1:9".parse()?)?;
+    /// let taken = forwarder.local_address();
+    /// let error = nabla_net::Forwarder::start(taken, "127.0.0.1:9".parse()?).unwrap_err();
+    /// assert!(error.to_string().contains("another program listens there"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the address cannot be listened on, or no thread be made.
@@ -95,6 +103,12 @@ impl Forwarder {
     }
 
     /// Where it listens.
+    ///
+    /// ```
+    /// let forwarder = nabla_net::Forwarder::start("127.0.0.1:0".parse()?, "127.0.0.1:9".parse()?)?;
+    /// assert_ne!(forwarder.local_address().port(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn local_address(&self) -> SocketAddr {
         self.address

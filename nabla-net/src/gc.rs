@@ -30,6 +30,15 @@ pub enum Leftover {
 
 impl Leftover {
     /// Who left it behind.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// for leftover in network.collect_garbage()? {
+    ///     println!("process {} has left something", leftover.owner().pid());
+    /// }
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn owner(&self) -> Owner {
         match self {

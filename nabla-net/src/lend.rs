@@ -29,12 +29,28 @@ pub struct LendOptions {
 
 impl LendOptions {
     /// A network of two addresses in 198.18.0.0/15 that nothing here uses.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let lent = network.lend(&nabla_net::LendOptions::new())?;
+    /// assert!(lent.host.contains(lent.guest));
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The host's address, and the network.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let lent = network.lend(&nabla_net::LendOptions::new().host("10.0.0.1/24".parse()?))?;
+    /// assert_eq!(lent.guest.to_string(), "10.0.0.2");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn host(mut self, address: Cidr) -> Self {
         self.host = Some(address);
@@ -42,6 +58,14 @@ impl LendOptions {
     }
 
     /// The guest's address; the one after the host's unless set, or the one before it if that is the last.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let options = nabla_net::LendOptions::new().host("10.0.0.1/24".parse()?).guest("10.0.0.9".parse()?);
+    /// assert_eq!(network.lend(&options)?.guest.to_string(), "10.0.0.9");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn guest(mut self, address: IpAddr) -> Self {
         self.guest = Some(address);
@@ -49,6 +73,15 @@ impl LendOptions {
     }
 
     /// The name of the interface on the host's side.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let lent = network.lend(&nabla_net::LendOptions::new().name("box0"))?;
+    /// assert!(network.link("box0")?.is_up);
+    /// # drop(lent);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.tap = self.tap.name(name);
@@ -56,6 +89,15 @@ impl LendOptions {
     }
 
     /// The MTU of both sides in bytes, at least 68.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let lent = network.lend(&nabla_net::LendOptions::new().name("box0").mtu(9000))?;
+    /// assert_eq!(network.link("box0")?.mtu, 9000);
+    /// # drop(lent);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn mtu(mut self, bytes: u16) -> Self {
         self.mtu = Some(bytes);
@@ -63,6 +105,15 @@ impl LendOptions {
     }
 
     /// The guest's MAC address.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let mac = "02:00:00:00:00:07".parse()?;
+    /// let lent = network.lend(&nabla_net::LendOptions::new().mac(mac))?;
+    /// assert_eq!(lent.config.mac, Some(mac));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn mac(mut self, mac: MacAddress) -> Self {
         self.mac = Some(mac);

@@ -90,18 +90,45 @@ impl Link {
     }
 
     /// Whether it was made with this library to stay: see [`Owned::keep`].
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let bridge = network.create_bridge("br0")?;
+    /// assert!(!bridge.is_kept());
+    /// bridge.keep();
+    /// assert!(network.link("br0")?.is_kept());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.alias.as_deref() == Some(KEPT)
     }
 
     /// Whether it was made with this library, whatever is to become of it.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let _bridge = network.create_bridge("br0")?;
+    /// assert!(network.link("br0")?.is_ours());
+    /// assert!(!network.link("lo")?.is_ours());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.owner().is_some() || matches!(self.alias.as_deref(), Some(KEPT | PASSING))
     }
 
     /// Who made it with this library, if its alias says so. Taps that go away with their last descriptor need no owner.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let _bridge = network.create_bridge("br0")?;
+    /// assert_eq!(network.link("br0")?.owner(), Some(nabla_net::Owner::this_process()?));
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn owner(&self) -> Option<Owner> {
         Owner::from_alias(self.alias.as_deref()?)
@@ -203,6 +230,16 @@ impl Network {
 
     /// Creates a bridge. It is down.
     ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let bridge = network.create_bridge("br0")?;
+    /// assert_eq!(network.link("br0")?.index, bridge.index);
+    /// drop(bridge);
+    /// assert!(network.link("br0").is_err());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there is an interface of that name, or the kernel refuses.
@@ -280,6 +317,14 @@ impl Network {
     }
 
     /// Brings an interface up.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// network.set_up("lo")?;
+    /// assert!(network.link("lo")?.is_up);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -387,6 +432,16 @@ impl Network {
     }
 
     /// Moves an interface to another namespace, where it is down.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let container = nabla_net::Network::isolated()?;
+    /// let _pair = network.create_veth("outside", "eth0")?;
+    /// network.move_link("eth0", &container)?;
+    /// assert!(container.link("eth0").is_ok() && network.link("eth0").is_err());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

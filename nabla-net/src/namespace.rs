@@ -73,6 +73,14 @@ impl Namespace {
 
     /// The namespace of a process.
     ///
+    /// ```
+    /// use nabla_net::Namespace;
+    ///
+    /// let own = Namespace::of_process(std::process::id())?;
+    /// assert!(own.is_same(&Namespace::current()?)?);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there is no such process, or it may not be looked at.
@@ -103,6 +111,15 @@ impl Namespace {
     /// A new namespace with nothing but a loopback interface that is down. Takes CAP_SYS_ADMIN. It goes away with the
     /// last that refers to it.
     ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// use nabla_net::Namespace;
+    ///
+    /// let namespace = Namespace::new()?;
+    /// assert!(!namespace.is_same(&Namespace::current()?)?);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the kernel refuses.
@@ -127,6 +144,15 @@ impl Namespace {
 
     /// Runs `work` inside and returns what it returns: on a thread of its own, unless the calling thread is in this
     /// namespace already.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let namespace = nabla_net::Namespace::new()?;
+    /// let listener = namespace.run(|| std::net::TcpListener::bind("0.0.0.0:80"))??;
+    /// // Nobody else in there has port 80, and here it is as it was.
+    /// # drop(listener);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -153,6 +179,16 @@ impl Namespace {
     }
 
     /// Whether this is the same namespace as another.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// use nabla_net::Namespace;
+    ///
+    /// let current = Namespace::current()?;
+    /// assert!(current.is_same(&Namespace::current()?)?);
+    /// assert!(!current.is_same(&Namespace::new()?)?);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -66,6 +66,21 @@ impl Network {
 
     /// Says for good who has an address, until this is undone. Nobody is asked then.
     ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// use nabla_net::Neighbour;
+    ///
+    /// let _pair = network.create_veth("eth0", "peer")?;
+    /// network.set_up("eth0")?;
+    /// let link = network.link("eth0")?.index;
+    /// let known = Neighbour { link, address: "10.0.0.9".parse()?, mac: "02:00:00:00:00:09".parse()? };
+    /// let neighbour = network.add_neighbour(known)?;
+    /// assert_eq!(network.neighbours()?, [known]);
+    /// neighbour.release()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When that is known already, there is no such interface, or the kernel refuses.

@@ -75,6 +75,14 @@ impl Network {
     /// The network of a new namespace. It goes away with the last clone of this, and the last process and file that
     /// refer to the namespace.
     ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let names: Vec<_> = network.links()?.into_iter().map(|link| link.name).collect();
+    /// assert_eq!(names, ["lo"]);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Namespace::new`] and [`Network::inside`].

@@ -82,6 +82,15 @@ impl<T> Owned<T> {
 
     /// Undoes it now. What is gone already is no error.
     ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let bridge = network.create_bridge("br0")?;
+    /// network.delete_link("br0")?;
+    /// bridge.release()?; // Nothing is left to be undone.
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// The first error. The rest has been undone as far as possible.
@@ -91,6 +100,14 @@ impl<T> Owned<T> {
 
     /// Leaves it as it is. Interfaces that were made lose the mark of their owner, so that they are no garbage when this
     /// program has ended; redirections cannot lose it.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// network.create_bridge("br0")?.keep();
+    /// assert!(network.link("br0")?.is_kept());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     pub fn keep(mut self) -> T
     where
         T: Clone,

@@ -34,6 +34,12 @@ pub struct Owner {
 impl Owner {
     /// The calling process.
     ///
+    /// ```
+    /// let owner = nabla_net::Owner::this_process()?;
+    /// assert_eq!(owner.pid(), std::process::id());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When /proc cannot be read.
@@ -46,12 +52,22 @@ impl Owner {
     }
 
     /// Its process id.
+    ///
+    /// ```
+    /// assert_eq!(nabla_net::Owner::this_process()?.pid(), std::process::id());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Whether the process still runs. One of another process namespace, and one that cannot be looked at, does.
+    ///
+    /// ```
+    /// assert!(nabla_net::Owner::this_process()?.is_alive());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn is_alive(&self) -> bool {
         if procfs::pid_namespace().ok() != Some(self.namespace) {
@@ -64,6 +80,15 @@ impl Owner {
     }
 
     /// The owner that the alias of an interface names.
+    ///
+    /// ```
+    /// use nabla_net::Owner;
+    ///
+    /// let owner = Owner::this_process()?;
+    /// assert_eq!(Owner::from_alias(&owner.to_string()), Some(owner));
+    /// assert_eq!(Owner::from_alias("uplink"), None);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn from_alias(alias: &str) -> Option<Self> {
         let mut parts = alias.strip_prefix(ALIAS)?.splitn(4, ':');

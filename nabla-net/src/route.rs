@@ -35,6 +35,18 @@ pub struct Route {
 
 impl Route {
     /// A route through an interface to those who are directly there.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// use nabla_net::Route;
+    ///
+    /// network.set_up("lo")?;
+    /// let lo = network.link("lo")?.index;
+    /// let route = network.add_route(Route::direct("10.5.0.0/16".parse()?, lo))?;
+    /// assert_eq!(route.gateway, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn direct(destination: Cidr, link: u32) -> Self {
         Self { destination, gateway: None, link, on_link: false, metric: 0, by_kernel: false }
@@ -99,6 +111,22 @@ impl Network {
     }
 
     /// Adds a route until this is undone.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// use nabla_net::Route;
+    ///
+    /// let _pair = network.create_veth("eth0", "peer")?;
+    /// network.set_up("peer")?;
+    /// network.set_up("eth0")?;
+    /// let _address = network.add_address("eth0", "10.0.0.2/24".parse()?)?;
+    /// let eth0 = network.link("eth0")?.index;
+    /// let route = network.add_route(Route::default_through("10.0.0.1".parse()?, eth0))?;
+    /// assert!(network.routes()?.iter().any(|route| route.gateway == Some([10, 0, 0, 1].into())));
+    /// route.release()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

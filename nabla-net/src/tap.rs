@@ -23,12 +23,28 @@ pub struct TapOptions {
 
 impl TapOptions {
     /// A tap with a [fresh name](Network::fresh_name), an MTU of 1500 bytes and one queue, for its maker alone.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_tap(&nabla_net::TapOptions::new())?;
+    /// assert_eq!(tap.link().mtu, 1500);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Its name: 1 to 15 characters.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_tap(&nabla_net::TapOptions::new().name("tap0"))?;
+    /// assert_eq!(tap.link().name, "tap0");
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -36,6 +52,14 @@ impl TapOptions {
     }
 
     /// Its MTU in bytes, from 68 to 65521.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_tap(&nabla_net::TapOptions::new().mtu(9000))?;
+    /// assert_eq!(network.link(&tap.link().name)?.mtu, 9000);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn mtu(mut self, bytes: u32) -> Self {
         self.mtu = Some(bytes);
@@ -43,6 +67,15 @@ impl TapOptions {
     }
 
     /// The user who may open it without any capability.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_persistent_tap(&nabla_net::TapOptions::new().name("tap0").owner(1000))?;
+    /// // The user with the id 1000 can open it now, if /dev/net/tun is open to everybody.
+    /// # drop(tap);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn owner(mut self, user: u32) -> Self {
         self.owner = Some(user);
@@ -50,6 +83,14 @@ impl TapOptions {
     }
 
     /// The group whose members may open it without any capability.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_persistent_tap(&nabla_net::TapOptions::new().name("tap0").group(100))?;
+    /// # drop(tap);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn group(mut self, group: u32) -> Self {
         self.group = Some(group);
@@ -58,6 +99,14 @@ impl TapOptions {
 
     /// Lets it be opened several times, each time for a queue of its own. Guests of today have one queue, and the
     /// monitor does not open such a tap by name.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_tap(&nabla_net::TapOptions::new().name("tap0").multi_queue(true))?;
+    /// # drop(tap);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn multi_queue(mut self, on: bool) -> Self {
         self.multi_queue = on;
@@ -74,12 +123,31 @@ pub struct Tap {
 
 impl Tap {
     /// The interface on the host's side.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_tap(&nabla_net::TapOptions::new())?;
+    /// network.set_up(&tap.link().name)?;
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub const fn link(&self) -> &Link {
         &self.link
     }
 
     /// The descriptor by which the guest's frames come and go.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_tap(&nabla_net::TapOptions::new().name("tap0"))?;
+    /// let descriptor = tap.into_descriptor();
+    /// assert!(network.link("tap0").is_ok());
+    /// drop(descriptor);
+    /// assert!(network.link("tap0").is_err());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     #[must_use]
     pub fn into_descriptor(self) -> OwnedFd {
         self.descriptor
@@ -153,6 +221,16 @@ impl Network {
     }
 
     /// Opens a tap that exists, with one queue. Takes CAP_NET_ADMIN, or that it was made for this user or group.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let _tap = network.create_persistent_tap(&nabla_net::TapOptions::new().name("tap0"))?;
+    /// let descriptor = network.open_tap("tap0")?;
+    /// assert!(matches!(network.open_tap("tap0").unwrap_err().kind, nabla_net::ErrorKind::Busy));
+    /// # drop(descriptor);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

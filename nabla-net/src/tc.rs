@@ -85,6 +85,17 @@ impl Network {
 
     /// Whether somebody has redirected what an interface receives with [`Network::redirect`].
     ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let _pair = network.create_veth("eth0", "peer")?;
+    /// assert!(!network.is_redirected("eth0")?);
+    /// let redirection = network.redirect("eth0", "peer")?;
+    /// assert!(network.is_redirected("eth0")?);
+    /// # drop(redirection);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there is no such interface, or the kernel does not tell.
