@@ -73,6 +73,11 @@ impl Setup {
         self.guests.join(name)
     }
 
+    /// A guest with Solo5's own bindings.
+    pub fn with_bindings(&self, guest: &bindings::Source) -> Result<PathBuf> {
+        bindings::build(guest, &self.nabla, self.directory.path())
+    }
+
     /// A guest with a network.
     pub fn network_guest(&self, name: &str, vm: bool) -> Result<PathBuf> {
         let directory = match (name, vm) {
@@ -90,7 +95,7 @@ impl Setup {
 
     /// The guest with Solo5's bindings.
     pub fn wall(&self) -> Result<PathBuf> {
-        bindings::wall(&self.nabla, self.directory.path())
+        self.with_bindings(&bindings::WALL)
     }
 
     pub fn small_disk(&self) -> PathBuf {
@@ -153,6 +158,8 @@ pub enum Peer {
     Hvt,
     /// Those, and what builds guests with Solo5's own bindings.
     HvtBindings,
+    /// Those, taps and `ping`.
+    HvtBindingsNetwork,
     /// Taps, `wrk`, and `solo5-spt` with guests of our SDK.
     SptNetwork,
     /// Taps, `wrk`, and virtual machines.
@@ -185,6 +192,9 @@ impl Comparison {
             Peer::Kvm => setup.hvt_guests.is_some(),
             Peer::Hvt => setup.hvt_guests.is_some() && setup.solo5_hvt.is_some(),
             Peer::HvtBindings => Self { peer: Peer::Hvt, ..*self }.is_possible(setup) && bindings::possible(),
+            Peer::HvtBindingsNetwork => {
+                Self { peer: Peer::HvtBindings, ..*self }.is_possible(setup) && network::can_ping()
+            }
             Peer::SptNetwork => setup.solo5_spt.is_some() && network::is_possible(setup, self.peer),
             Peer::KvmNetwork => setup.hvt_guests.is_some() && network::is_possible(setup, self.peer),
             Peer::HvtNetwork => {

@@ -3,6 +3,7 @@
 //! Everything happens in a network namespace of its own. Clients are `wrk` for requests, and this program for bytes.
 
 use crate::{
+    bindings,
     comparisons::{Comparison, Peer, Setup},
     pairs::{Measured, measure},
     program::find,
@@ -14,7 +15,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -30,6 +31,7 @@ const LOOK: &str = "1s";
 const IDLE: Duration = Duration::from_secs(2);
 /// What is moved in one go.
 const BULK_MIB: usize = 64;
+const PINGS: u32 = 1000;
 const PAGE: usize = 1024;
 
 /// Who runs the guest.
@@ -75,8 +77,13 @@ impl Place {
     /// Starts a guest, and waits until it answers on a port.
     fn start(&self, setup: &Setup, who: Who, guest: &str, port: u16) -> Result<Running> {
         let vm = matches!(who, Who::NablaVm | Who::Hvt);
-        let image = setup.network_guest(guest, vm)?;
-        let has_disk = guest == "httpd";
+        let running = self.spawn(setup, who, &setup.network_guest(guest, vm)?, guest == "httpd")?;
+        self.connect(port)?;
+        Ok(running)
+    }
+
+    /// Starts a guest.
+    fn spawn(&self, setup: &Setup, who: Who, image: &Path, has_disk: bool) -> Result<Running> {
         let mut line: Vec<OsString> = Vec::new();
         let program = match who {
             Who::Nabla | Who::NablaVm => {
@@ -112,7 +119,6 @@ impl Place {
         command.args(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let running =
             Running(self.network.namespace().run(|| command.spawn())?.context("cannot start the guest")?);
-        self.connect(port)?;
         Ok(running)
     }
 
@@ -151,6 +157,18 @@ impl Place {
             }
             _ => bail!("wrk said:\n{text}"),
         }
+    }
+
+    /// Microseconds for a ping and its answer, of many in a row.
+    fn pings(&self, count: u32) -> Result<f64> {
+        let mut command = Command::new("ping");
+        command.args(["-f", "-q", "-n", "-W", "2", "-c"]).arg(count.to_string()).arg(GUEST);
+        let output = self.network.namespace().run(|| command.output())?.context("cannot start ping")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let time = text.lines().find_map(|line| {
+            line.split_once(" 0% packet loss, time ")?.1.strip_suffix("ms")?.parse::<f64>().ok()
+        });
+        Ok(time.with_context(|| format!("ping said:\n{text}"))? * 1e3 / f64::from(count))
     }
 
     /// Microseconds for a MiB out of the guest.
@@ -235,6 +253,29 @@ fn bulk(setup: &Setup, pairs: u32, [ours, theirs]: [Who; 2], out: bool) -> Resul
     let side = |who| {
         let _guest = place.start(setup, who, "tcp-peer", if out { 19 } else { 9 })?;
         if out { place.bulk_out() } else { place.bulk_in() }
+    };
+    measure(pairs.div_ceil(10), || side(ours), || side(theirs))
+}
+
+/// Whether the host can be made to ping.
+pub fn can_ping() -> bool {
+    find("ping").is_some() && Place::new().is_ok()
+}
+
+/// Pings of a guest with Solo5's own bindings.
+fn echo(setup: &Setup, pairs: u32, [ours, theirs]: [Who; 2]) -> Result<Measured> {
+    let place = Place::new()?;
+    let image = setup.with_bindings(&bindings::ECHO)?;
+    let side = |who| {
+        let _guest = place.spawn(setup, who, &image, false)?;
+        // Until it is there, and knows its client.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Err(error) = place.pings(1) {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+        }
+        place.pings(PINGS)
     };
     measure(pairs.div_ceil(10), || side(ours), || side(theirs))
 }
@@ -325,6 +366,13 @@ pub fn all() -> Vec<Comparison> {
         row("vm-net-bulk-in", "a guest receives, per MiB", "solo5-hvt, the same", hvt, |s, n| {
             bulk(s, n, HVT, false)
         }),
+        row(
+            "vm-net-pings",
+            "pings of a guest with Solo5's bindings, each",
+            "solo5-hvt, the same",
+            Peer::HvtBindingsNetwork,
+            |s, n| echo(s, n, HVT),
+        ),
         idle_row("vm-net-idle", "processor time of a waiting httpd", Peer::KvmNetwork, |s, n| {
             idle(s, n, Who::NablaVm)
         }),

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{build_hvt, run};
+use common::{backends, build_hvt, run};
 use nabla_monitor::{BadHypercall, ByteSize, ExitStatus, HypercallMistake, Runtime, Tap};
-use nabla_testkit::need;
+use nabla_testkit::{TestTap, need};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{os::fd::OwnedFd, thread};
 
@@ -107,4 +107,37 @@ fn guest_with_a_ring_can_be_paused_and_killed() {
     guest.resume().unwrap();
     guest.kill().unwrap();
     assert_eq!(guest.wait().unwrap(), ExitStatus::Killed(9));
+}
+
+#[test]
+fn reader_that_has_stopped_costs_frames_and_nothing_else() {
+    if !needs() {
+        return;
+    }
+    // More than any socket holds, and nobody reads.
+    let words = format!("{}submit done", "entry 1 1 100000 800 ".repeat(300));
+    let (status, output, _wire) = ring(&words);
+    assert_eq!((status, output.as_str()), (ExitStatus::Exited(0), "end\n"));
+}
+
+/// Whether the host's side is up or goes down meanwhile, in a process or a virtual machine.
+#[test]
+fn garbage_on_a_tap_hurts_nobody() {
+    if !need::tap() {
+        return;
+    }
+    let runtime = Runtime::new();
+    for is_up in [true, false] {
+        for build in backends() {
+            let tap = TestTap::up("10.0.0.1/24");
+            let descriptor = tap.open().unwrap();
+            if !is_up {
+                tap.ip(&["link", "set", tap.name(), "down"]);
+            }
+            let tap = Tap::from_fd(descriptor.into());
+            let (status, output) = run(build(&runtime, "net-garbage").memory(ByteSize::mib(32)).net(tap));
+            assert_eq!(status, ExitStatus::Exited(0), "{output}");
+            assert!(output.starts_with("refused "), "{output}");
+        }
+    }
 }

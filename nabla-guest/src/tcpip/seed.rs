@@ -22,7 +22,7 @@ fn from_processor() -> Option<u64> {
         let (number, filled): (u64, u8);
         // SAFETY: the processor has the instruction, which changes this register and the flags.
         unsafe {
-            asm!("rdrand {}", "setc {}", out(reg) number, out(reg_byte) filled, options(nomem, nostack))
+            asm!("rdrand {}", "setc {}", out(reg) number, out(reg_byte) filled, options(nomem, nostack));
         };
         (filled == 1).then_some(number)
     })
