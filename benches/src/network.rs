@@ -1,6 +1,9 @@
 //! Comparisons of guests with a network: the same guest and the same tap, under nabla and under Solo5's tenders.
 //!
 //! Everything happens in a network namespace of its own. Clients are `wrk` for requests, and this program for bytes.
+//! A process and its client have a processor each: where the scheduler puts two programs that wake each other makes
+//! more of a difference than anything that is measured here. Virtual machines are left to the scheduler, since they
+//! have threads of their own.
 
 use crate::{
     bindings,
@@ -10,6 +13,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use nabla_net::{Cidr, Link, Network, Owned, TapOptions};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::{
     ffi::OsString,
     fs,
@@ -117,8 +121,13 @@ impl Place {
         }
         let mut command = Command::new(program);
         command.args(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let running =
-            Running(self.network.namespace().run(|| command.spawn())?.context("cannot start the guest")?);
+        let is_process = matches!(who, Who::Nabla | Who::Spt);
+        let spawn = || {
+            // What is started by this thread inherits where it runs.
+            let _there = is_process.then(|| Pinned::to(Side::Guest));
+            command.spawn()
+        };
+        let running = Running(self.network.namespace().run(spawn)?.context("cannot start the guest")?);
         Ok(running)
     }
 
@@ -139,14 +148,18 @@ impl Place {
     }
 
     /// Microseconds for a request of `connections` clients together.
-    fn requests(&self, connections: u32, fresh: bool) -> Result<f64> {
+    fn requests(&self, connections: u32, fresh: bool, pinned: bool) -> Result<f64> {
         let mut command = Command::new("wrk");
         command.args(["-t1", "-d", LOOK]).arg(format!("-c{connections}"));
         if fresh {
             command.args(["-H", "Connection: close"]);
         }
         command.arg(format!("http://{GUEST}/")).stderr(Stdio::inherit());
-        let output = self.network.namespace().run(|| command.output())?.context("cannot start wrk")?;
+        let run = || {
+            let _here = pinned.then(|| Pinned::to(Side::Client));
+            command.output()
+        };
+        let output = self.network.namespace().run(run)?.context("cannot start wrk")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let rate = text
             .lines()
@@ -199,6 +212,35 @@ impl Place {
     }
 }
 
+/// Who gets which processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Guest,
+}
+
+/// The calling thread has a processor of a side, until this is dropped. On a machine with one, nothing changes.
+struct Pinned(Option<CpuSet>);
+
+impl Pinned {
+    fn to(side: Side) -> Self {
+        let Ok(before) = sched_getaffinity(None) else { return Self(None) };
+        let mut processors = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu));
+        let (Some(first), Some(second)) = (processors.next(), processors.next()) else { return Self(None) };
+        let mut set = CpuSet::new();
+        set.set(if side == Side::Client { first } else { second });
+        Self(sched_setaffinity(None, &set).is_ok().then_some(before))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = sched_setaffinity(None, before);
+        }
+    }
+}
+
 /// Ends the guest when dropped.
 struct Running(Child);
 
@@ -243,7 +285,7 @@ fn requests(
     let place = Place::new()?;
     let side = |who| {
         let _guest = place.start(setup, who, "httpd", 80)?;
-        place.requests(connections, fresh)
+        place.requests(connections, fresh, ours == Who::Nabla)
     };
     measure(pairs.div_ceil(10), || side(ours), || side(theirs))
 }
@@ -252,6 +294,7 @@ fn bulk(setup: &Setup, pairs: u32, [ours, theirs]: [Who; 2], out: bool) -> Resul
     let place = Place::new()?;
     let side = |who| {
         let _guest = place.start(setup, who, "tcp-peer", if out { 19 } else { 9 })?;
+        let _here = (ours == Who::Nabla).then(|| Pinned::to(Side::Client));
         if out { place.bulk_out() } else { place.bulk_in() }
     };
     measure(pairs.div_ceil(10), || side(ours), || side(theirs))
@@ -285,7 +328,7 @@ fn idle(setup: &Setup, pairs: u32, who: Who) -> Result<Measured> {
     let place = Place::new()?;
     let guest = place.start(setup, who, "httpd", 80)?;
     // It has had a client, and is in the state in which it is between two.
-    place.requests(4, false)?;
+    place.requests(4, false, false)?;
     thread::sleep(Duration::from_millis(200));
     let side = || {
         let before = guest.processor_time()?;

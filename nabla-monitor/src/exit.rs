@@ -1,5 +1,6 @@
 //! How a guest ended.
 
+use nabla_core::abi::hvt::RING_KICK_PORT;
 use std::fmt;
 
 /// How a guest ended.
@@ -35,7 +36,7 @@ pub struct BadHypercall {
     pub port: u16,
     /// What is wrong with it.
     pub mistake: HypercallMistake,
-    /// Address of the instruction.
+    /// Address of the instruction. Of mistakes in the network ring (port 0x600), where the guest was when it was ended.
     pub instruction_pointer: u64,
 }
 
@@ -238,6 +239,11 @@ impl fmt::Display for ExitStatus {
                 HypercallMistake::WrongAccess => write!(
                     f,
                     "ended for an access to port {port:#x} that is no write of 32 bits, as the hypercall there is, by the instruction at {instruction_pointer:#x}"
+                ),
+                // Found by another thread, so the instruction is none that did it.
+                HypercallMistake::Memory { address } if port == RING_KICK_PORT => write!(
+                    f,
+                    "ended for a submission to its network ring (port {port:#x}) with memory at {address:#x} that it may not use"
                 ),
                 HypercallMistake::Memory { address } => write!(
                     f,

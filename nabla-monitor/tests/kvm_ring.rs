@@ -81,7 +81,10 @@ fn nonsense_in_the_ring_ends_the_guest_and_says_why() {
     }
     let (status, output, _) = ring("entry 2 1 text 800 submit wait");
     let text = status.to_string();
-    assert!(text.contains("ended for a hypercall (port 0x600) with memory at 0x1"), "{text}: {output}");
+    assert!(
+        text.contains("ended for a submission to its network ring (port 0x600) with memory at 0x1"),
+        "{text}: {output}"
+    );
 }
 
 #[test]
