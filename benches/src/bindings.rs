@@ -17,17 +17,41 @@ pub fn possible() -> bool {
     find(COMPILER).is_some() && find(LINKER).is_some()
 }
 
-/// Builds the guest `wall` in this directory, unless that has been done. Without SSE, which Solo5's tender cannot run
-/// where ring 0 is interpreted.
-pub fn wall(nabla: &Path, directory: &Path) -> Result<PathBuf> {
-    let image = directory.join("wall.hvt");
+/// A guest's sources.
+#[derive(Debug)]
+pub struct Source {
+    name: &'static str,
+    code: &'static str,
+    manifest: &'static str,
+}
+
+/// Reads the wall clock.
+pub const WALL: Source = Source {
+    name: "wall",
+    code: include_str!("../guests/wall/wall.c"),
+    manifest: include_str!("../guests/wall/manifest.json"),
+};
+
+/// Answers pings.
+pub const ECHO: Source = Source {
+    name: "echo",
+    code: include_str!("../guests/echo/echo.c"),
+    manifest: include_str!("../guests/echo/manifest.json"),
+};
+
+/// Builds a guest in this directory, unless that has been done. Without SSE, which Solo5's tender cannot run where ring 0
+/// is interpreted.
+pub fn build(guest: &Source, nabla: &Path, directory: &Path) -> Result<PathBuf> {
+    let directory = directory.join(guest.name);
+    let image = directory.join("guest.hvt");
     if image.exists() {
         return Ok(image);
     }
-    let (source, manifest) = (directory.join("wall.c"), directory.join("manifest.c"));
+    fs::create_dir_all(&directory)?;
+    let (source, manifest) = (directory.join("guest.c"), directory.join("manifest.c"));
     let json = directory.join("manifest.json");
-    fs::write(&source, include_str!("../guests/wall/wall.c"))?;
-    fs::write(&json, include_str!("../guests/wall/manifest.json"))?;
+    fs::write(&source, guest.code)?;
+    fs::write(&json, guest.manifest)?;
     run(Command::new(nabla).arg0("solo5-elftool").arg("gen-manifest").args([&json, &manifest]))?;
     let mut objects = Vec::new();
     for file in [&source, &manifest] {

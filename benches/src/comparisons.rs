@@ -1,7 +1,7 @@
 //! What is compared.
 
 use crate::{
-    bindings,
+    bindings, network,
     pairs::{Measured, measure},
     program::{find, proportional_memory, time},
 };
@@ -28,6 +28,9 @@ pub struct Setup {
     guests: PathBuf,
     /// Those for virtual machines, where these can be had.
     pub hvt_guests: Option<PathBuf>,
+    /// The directories of the web server.
+    httpd: PathBuf,
+    hvt_httpd: PathBuf,
     solo5_spt: Option<PathBuf>,
     solo5_hvt: Option<PathBuf>,
     directory: tempfile::TempDir,
@@ -35,7 +38,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn new(nabla: PathBuf, guests: PathBuf, hvt_guests: PathBuf) -> Result<Self> {
+    pub fn new(nabla: PathBuf, [guests, hvt_guests, httpd, hvt_httpd]: [PathBuf; 4]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let disk: Vec<u8> = (0..DISK_MIB << 20).map(|i| (i * 31 % 251).to_le_bytes()[0]).collect();
         fs::write(directory.path().join("small.img"), &disk[..1 << 20])?;
@@ -48,6 +51,8 @@ impl Setup {
             nabla,
             guests,
             hvt_guests: fs::File::open("/dev/kvm").is_ok().then_some(hvt_guests),
+            httpd,
+            hvt_httpd,
             solo5_spt: find("solo5-spt"),
             solo5_hvt: find("solo5-hvt"),
             directory,
@@ -68,13 +73,29 @@ impl Setup {
         self.guests.join(name)
     }
 
+    /// A guest with Solo5's own bindings.
+    pub fn with_bindings(&self, guest: &bindings::Source) -> Result<PathBuf> {
+        bindings::build(guest, &self.nabla, self.directory.path())
+    }
+
+    /// A guest with a network.
+    pub fn network_guest(&self, name: &str, vm: bool) -> Result<PathBuf> {
+        let directory = match (name, vm) {
+            ("httpd", false) => &self.httpd,
+            ("httpd", true) => &self.hvt_httpd,
+            (_, false) => &self.guests,
+            (_, true) => self.hvt_guests.as_ref().context("there is no KVM")?,
+        };
+        Ok(directory.join(name))
+    }
+
     fn disk(&self) -> PathBuf {
         self.directory.path().join("disk.img")
     }
 
     /// The guest with Solo5's bindings.
     pub fn wall(&self) -> Result<PathBuf> {
-        bindings::wall(&self.nabla, self.directory.path())
+        self.with_bindings(&bindings::WALL)
     }
 
     pub fn small_disk(&self) -> PathBuf {
@@ -85,7 +106,7 @@ impl Setup {
         self.solo5_hvt.as_deref().context("solo5-hvt is not on PATH")
     }
 
-    fn spt(&self) -> Result<&Path> {
+    pub fn spt(&self) -> Result<&Path> {
         self.solo5_spt.as_deref().context("solo5-spt is not on PATH")
     }
 
@@ -137,6 +158,14 @@ pub enum Peer {
     Hvt,
     /// Those, and what builds guests with Solo5's own bindings.
     HvtBindings,
+    /// Those, taps and `ping`.
+    HvtBindingsNetwork,
+    /// Taps, `wrk`, and `solo5-spt` with guests of our SDK.
+    SptNetwork,
+    /// Taps, `wrk`, and virtual machines.
+    KvmNetwork,
+    /// Taps, `wrk`, and `solo5-hvt` with guests of our SDK, which it runs only where ring 0 is not interpreted.
+    HvtNetwork,
 }
 
 /// A comparison of two things.
@@ -163,6 +192,16 @@ impl Comparison {
             Peer::Kvm => setup.hvt_guests.is_some(),
             Peer::Hvt => setup.hvt_guests.is_some() && setup.solo5_hvt.is_some(),
             Peer::HvtBindings => Self { peer: Peer::Hvt, ..*self }.is_possible(setup) && bindings::possible(),
+            Peer::HvtBindingsNetwork => {
+                Self { peer: Peer::HvtBindings, ..*self }.is_possible(setup) && network::can_ping()
+            }
+            Peer::SptNetwork => setup.solo5_spt.is_some() && network::is_possible(setup, self.peer),
+            Peer::KvmNetwork => setup.hvt_guests.is_some() && network::is_possible(setup, self.peer),
+            Peer::HvtNetwork => {
+                setup.hvt_guests.is_some()
+                    && setup.solo5_hvt.is_some()
+                    && network::is_possible(setup, self.peer)
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 mod bindings;
 mod comparisons;
 mod machines;
+mod network;
 mod pairs;
 mod program;
 mod report;
@@ -35,13 +36,20 @@ struct Options {
     /// The directory of those for virtual machines
     #[arg(long)]
     hvt_guests: PathBuf,
+    /// The directory of the built web server
+    #[arg(long)]
+    httpd: PathBuf,
+    /// The directory of that for virtual machines
+    #[arg(long)]
+    hvt_httpd: PathBuf,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let setup = comparisons::Setup::new(options.nabla, options.guests, options.hvt_guests)?;
+    let guests = [options.guests, options.hvt_guests, options.httpd, options.hvt_httpd];
+    let setup = comparisons::Setup::new(options.nabla, guests)?;
     let mut results = Vec::new();
-    for comparison in comparisons::all().into_iter().chain(machines::all()) {
+    for comparison in comparisons::all().into_iter().chain(machines::all()).chain(network::all()) {
         if options.only.as_ref().is_some_and(|only| !comparison.name.contains(only)) {
             continue;
         }

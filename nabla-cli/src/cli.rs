@@ -1,6 +1,6 @@
 //! The command line of `nabla`, and which verb it means.
 
-use crate::{completions, doctor, error, inspect, iso, logging, man, output, run};
+use crate::{completions, doctor, error, inspect, iso, logging, man, net, output, run};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::ffi::OsString;
 
@@ -10,6 +10,8 @@ Examples:
   nabla run app.nabla
   # with 64 MiB of memory, its disk and its network interface, and two arguments
   nabla run app.nabla --mem 64M --disk disk.img --net tap0 -- --port 80
+  # a web server with a network of its own, as root
+  nabla run httpd.nabla --disk rootfs.iso --net new -p 8080:80
   # what the guest is and needs
   nabla inspect app.nabla
   # what this host can run, and how to fix the rest
@@ -42,6 +44,8 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// Make and read images of file systems (ISO 9660), such as disks of guests.
     Iso(iso::IsoArgs),
+    /// Make, list and clean up the networks of guests.
+    Net(net::NetArgs),
     /// Tell what this host can run, and what to do about the rest.
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell.
@@ -71,6 +75,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Run(args) => run::main(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Iso(args) => iso::main(&args),
+        Command::Net(args) => net::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),

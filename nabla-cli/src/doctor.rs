@@ -3,6 +3,7 @@
 use crate::output;
 use clap::Args;
 use nabla_monitor::host::{self, Check, CheckStatus};
+use nabla_net::host as net;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -26,6 +27,8 @@ pub struct DoctorArgs {
 pub fn main(args: &DoctorArgs) -> anyhow::Result<u8> {
     let checks = host::checks();
     let can_run = can_run(&checks);
+    let mut checks: Vec<_> = checks.into_iter().map(Finding::from).collect();
+    checks.extend(network());
     if args.json {
         let checks = checks.iter().map(CheckJson::new).collect();
         output::print_json(&DoctorJson { kind: "nabla.doctor", version: 1, can_run, checks })?;
@@ -40,7 +43,64 @@ fn can_run(checks: &[Check]) -> bool {
     checks.iter().any(|check| check.name == "process" && check.status != CheckStatus::Missing)
 }
 
-fn text(checks: &[Check], can_run: bool) -> String {
+/// Something that was looked at.
+struct Finding {
+    name: &'static str,
+    status: CheckStatus,
+    detail: String,
+    fix: Option<String>,
+}
+
+impl From<Check> for Finding {
+    fn from(check: Check) -> Self {
+        Self { name: check.name, status: check.status, detail: check.detail, fix: check.fix }
+    }
+}
+
+/// What is there for the networks of guests, apart from taps.
+fn network() -> [Finding; 3] {
+    let finding = |name, status, detail: &str, fix: Option<&str>| Finding {
+        name,
+        status,
+        detail: detail.to_owned(),
+        fix: fix.map(str::to_owned),
+    };
+    let admin = if net::has_net_admin() {
+        finding("net-admin", CheckStatus::Ok, "networks can be made (CAP_NET_ADMIN)", None)
+    } else {
+        finding(
+            "net-admin",
+            CheckStatus::Limited,
+            "only taps that root has prepared can be used, since CAP_NET_ADMIN is missing",
+            Some("sudo nabla net create tap0 --owner $USER --address 10.0.0.1/24, and then --net tap0"),
+        )
+    };
+    let adopting = match net::try_adopting() {
+        Ok(()) => finding("adopt", CheckStatus::Ok, "guests can be given the interfaces of containers", None),
+        Err(error) => {
+            let detail = format!("guests cannot be given the interfaces of containers: {error}");
+            let fix = error.is_not_permitted().then_some("run as root");
+            finding("adopt", CheckStatus::Limited, &detail, fix)
+        }
+    };
+    let forwarding = match net::forwarding() {
+        net::Forwarding { ipv4: true, ipv6: true } => {
+            finding("forwarding", CheckStatus::Ok, "this host forwards IPv4 and IPv6", None)
+        }
+        net::Forwarding { ipv4: true, ipv6: false } => {
+            finding("forwarding", CheckStatus::Ok, "this host forwards IPv4, and not IPv6", None)
+        }
+        _ => finding(
+            "forwarding",
+            CheckStatus::Limited,
+            "this host forwards no IPv4: guests with --net new reach only the host, and -p still works",
+            Some("sysctl net.ipv4.ip_forward=1, if guests are to reach other networks"),
+        ),
+    };
+    [admin, adopting, forwarding]
+}
+
+fn text(checks: &[Finding], can_run: bool) -> String {
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for check in checks {
@@ -78,7 +138,7 @@ struct CheckJson<'a> {
 }
 
 impl<'a> CheckJson<'a> {
-    fn new(check: &'a Check) -> Self {
+    fn new(check: &'a Finding) -> Self {
         let status = match check.status {
             CheckStatus::Ok => "ok",
             CheckStatus::Limited => "limited",

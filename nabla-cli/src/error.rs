@@ -14,7 +14,9 @@ pub const NOT_FOUND: u8 = 127;
 /// Prints an error as one line and returns the exit status for it.
 pub fn report(error: &anyhow::Error) -> u8 {
     let monitor = error.downcast_ref::<Error>();
-    let hint = monitor.and_then(hint).map_or_else(String::new, |hint| format!(" ({hint})"));
+    let network = error.downcast_ref::<nabla_net::Error>();
+    let hint = monitor.and_then(hint).or_else(|| network.and_then(network_hint));
+    let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
     output::complain(&format!("nabla: {}{hint}", output::one_line(&fold(error))));
     match monitor.map(Error::kind) {
         Some(ErrorKind::NotFound) => NOT_FOUND,
@@ -73,6 +75,15 @@ fn hint(error: &Error) -> Option<String> {
         },
         _ => None,
     }
+}
+
+/// What those can do who may not make networks.
+fn network_hint(error: &nabla_net::Error) -> Option<String> {
+    let makes = matches!(error.operation, "create" | "adopt" | "redirect") && error.is_not_permitted();
+    makes.then(|| {
+        "or let root prepare a tap once, and use it: nabla net create tap0 --owner $USER --address 10.0.0.1/24; --net tap0"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod inspect;
 mod iso;
 mod logging;
 mod man;
+mod net;
 mod output;
 mod run;
 mod solo5;

@@ -9,6 +9,7 @@
 //! * [`Image`]: what is in a file: which ABI, which devices, which segments, what is unusual about it.
 //! * [`Manifest`]: the devices a guest declares; parsed, validated, filled in and encoded.
 //! * [`CommandLine`] and [`layout`]: what the monitor puts into a guest's memory before it starts.
+//! * [`net`]: what a guest is told about its network, and how guests of each kind are told.
 //!
 //! ```
 //! # #[cfg(feature = "std")] {
@@ -46,7 +47,11 @@ pub mod layout;
 #[cfg(feature = "image")]
 pub mod legacy;
 #[cfg(feature = "image")]
+mod mac;
+#[cfg(feature = "image")]
 mod manifest;
+#[cfg(feature = "image")]
+pub mod net;
 #[cfg(feature = "image")]
 mod note;
 #[cfg(feature = "image")]
@@ -59,6 +64,7 @@ pub use crate::{
     cmdline::{CommandLine, CommandLineError},
     elf::{ElfError, Permissions, Segment},
     image::{Abi, AbiSource, Image, ImageError, ParseAbiError, Warning, target_name},
+    mac::{MacAddress, ParseMacError},
     manifest::{Attachment, Device, DeviceKind, DeviceName, Manifest, ManifestError, block_size_is_valid},
     note::NoteError,
     size::{ByteSize, ParseByteSizeError},

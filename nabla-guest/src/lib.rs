@@ -44,6 +44,7 @@
 //! * [`time`]: the monotonic and the wall clock, sleeping.
 //! * [`Block`], [`Net`]: devices by name.
 //! * `fs`, a feature: a read-only file system on a block device.
+//! * `tcpip`, a feature: TCP/IP over a network device.
 //! * [`poll()`], [`yield_until`], [`yield_forever`]: waiting for frames and for time.
 //! * `alloc`: `extern crate alloc;` works, the allocator is in [`heap`]. [`memory()`] tells what there is.
 //! * [`set_tls_base`]: for runtimes that bring their own thread-local storage.
@@ -54,6 +55,7 @@
 //! * `hvt`: the guest runs as a virtual machine. When both features are on, `hvt` wins, so that
 //!   `--features nabla-guest/hvt` is all it takes to build any guest for it.
 //! * `fs`: read-only file systems on block devices (ISO 9660 with Rock Ridge), by `nabla-iso`.
+//! * `tcpip`: TCP/IP over network devices, with static addresses or DHCP, by smoltcp.
 //!
 //! # One thread
 //!
@@ -66,7 +68,7 @@ compile_error!("guests are built with the target x86_64-unknown-linux-gnu");
 #[cfg(not(any(feature = "spt", feature = "hvt")))]
 compile_error!("choose a binding: the feature `spt` (default) or `hvt`");
 
-#[cfg(feature = "fs")]
+#[cfg(any(feature = "fs", feature = "tcpip"))]
 extern crate alloc;
 
 mod args;
@@ -86,6 +88,8 @@ mod note;
 mod panic;
 mod start;
 mod sys;
+#[cfg(feature = "tcpip")]
+pub mod tcpip;
 pub mod time;
 mod tls;
 

@@ -1,5 +1,6 @@
 //! How a guest ended.
 
+use nabla_core::abi::hvt::RING_KICK_PORT;
 use std::fmt;
 
 /// How a guest ended.
@@ -35,7 +36,7 @@ pub struct BadHypercall {
     pub port: u16,
     /// What is wrong with it.
     pub mistake: HypercallMistake,
-    /// Address of the instruction.
+    /// Address of the instruction. Of mistakes in the network ring (port 0x600), where the guest was when it was ended.
     pub instruction_pointer: u64,
 }
 
@@ -51,6 +52,11 @@ pub enum HypercallMistake {
     Memory {
         /// The first address that is not all right.
         address: u64,
+    },
+    /// The network ring's index says that the guest has submitted more than the ring has places for.
+    Ring {
+        /// How much it says to have submitted.
+        submitted: u32,
     },
 }
 
@@ -163,7 +169,7 @@ impl ExitStatus {
             Self::Denied(_) => of_signal(SIGSYS),
             Self::BadHypercall(BadHypercall { mistake, .. }) => of_signal(match mistake {
                 HypercallMistake::NoSuchPort | HypercallMistake::WrongAccess => SIGSYS,
-                HypercallMistake::Memory { .. } => SIGSEGV,
+                HypercallMistake::Memory { .. } | HypercallMistake::Ring { .. } => SIGSEGV,
             }),
             Self::Unsupported(_) => of_signal(SIGILL),
             Self::OutOfMemory => of_signal(SIGKILL),
@@ -234,9 +240,18 @@ impl fmt::Display for ExitStatus {
                     f,
                     "ended for an access to port {port:#x} that is no write of 32 bits, as the hypercall there is, by the instruction at {instruction_pointer:#x}"
                 ),
+                // Found by another thread, so the instruction is none that did it.
+                HypercallMistake::Memory { address } if port == RING_KICK_PORT => write!(
+                    f,
+                    "ended for a submission to its network ring (port {port:#x}) with memory at {address:#x} that it may not use"
+                ),
                 HypercallMistake::Memory { address } => write!(
                     f,
                     "ended for a hypercall (port {port:#x}) with memory at {address:#x} that it may not use, by the instruction at {instruction_pointer:#x}"
+                ),
+                HypercallMistake::Ring { submitted } => write!(
+                    f,
+                    "ended for {submitted} submissions at once to its network ring (port {port:#x}), which has fewer places"
                 ),
             },
             Self::Unsupported(instruction) => {

@@ -64,10 +64,7 @@ pub use crate::{
     config::{GuestBuilder, Isolation, Supervision},
     confine::Identity,
     counters::{Counters, DeviceCounters, Exits, Hypercalls},
-    device::{
-        Console, ConsoleReader, Disk, DiskError, DiskErrorKind, MacAddress, ParseMacError, Tap, TapError,
-        TapErrorKind,
-    },
+    device::{Console, ConsoleReader, Disk, DiskError, DiskErrorKind, Tap, TapError, TapErrorKind},
     error::{Error, ErrorKind},
     exit::{
         BadHypercall, Denied, DeniedCall, ExitStatus, Fault, HypercallMistake, SyscallEntry,
@@ -77,4 +74,4 @@ pub use crate::{
     image::ImageFile,
     runtime::Runtime,
 };
-pub use nabla_core::{Abi, ByteSize, Image};
+pub use nabla_core::{Abi, ByteSize, Image, MacAddress, ParseMacError};

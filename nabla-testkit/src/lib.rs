@@ -67,6 +67,19 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
+/// The path of the guest `examples/NAME` for the `hvt` ABI, which it has a feature for. Builds it when called first.
+///
+/// # Panics
+///
+/// As [`guest`].
+#[must_use]
+pub fn example_hvt(name: &str) -> PathBuf {
+    let source = Path::new("examples").join(name);
+    let path = built("examples-hvt", &source, &["--features", "hvt"]).join(name);
+    assert!(path.exists(), "there is no example guest '{name}' ({})", path.display());
+    path
+}
+
 /// Builds the cargo workspace in `source` into `target/NAME`, once per process, and returns where binaries are.
 fn built(name: &str, source: &Path, options: &[&str]) -> PathBuf {
     static BUILT: Mutex<Option<HashMap<PathBuf, PathBuf>>> = Mutex::new(None);

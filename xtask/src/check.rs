@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use std::{fs, process::Command};
 
 /// Workspaces of guests and fuzz targets, which `--workspace` does not reach.
-const OTHER_WORKSPACES: [&str; 3] = ["guests", "examples/cat", "fuzz"];
+const OTHER_WORKSPACES: [&str; 4] = ["guests", "examples/cat", "examples/httpd", "fuzz"];
 
 /// Runs every test, then lists the skipped ones with their reasons.
 pub fn test(args: &[String]) -> Result<()> {
@@ -16,6 +16,7 @@ pub fn test(args: &[String]) -> Result<()> {
         return Err(error).with_context(|| format!("cannot remove {}", list.display()));
     }
     let result = run(cargo().args(["test", "--workspace"]).args(args));
+    let result = result.and_then(|()| test_httpd());
     let skipped = fs::read_to_string(&list).unwrap_or_default();
     let mut skipped: Vec<&str> = skipped.lines().collect();
     skipped.sort_unstable();
@@ -32,13 +33,25 @@ pub fn test(args: &[String]) -> Result<()> {
     result
 }
 
+/// The web server's own tests, and those of what it needs of the SDK, which `--workspace` does not reach.
+fn test_httpd() -> Result<()> {
+    let mut command = cargo();
+    command.current_dir(workspace().join("examples/httpd")).args(["test", "--quiet", "--lib"]);
+    command.env("CARGO_TARGET_DIR", build::target_directory().join("examples-httpd"));
+    run(&mut command)?;
+    run(cargo().args(["test", "--quiet", "--package", "nabla-guest", "--lib", "--features", "tcpip"]))
+}
+
 /// Builds everything that is compared in release mode and runs the comparison.
 pub fn bench(args: &[String]) -> Result<()> {
     let nabla = build::nabla()?;
     let guests = build::guests("guests", "guests", &[])?;
     let hvt_guests = build::guests("guests", "guests-hvt", &["--features", "hvt"])?;
+    let httpd = build::guests("examples/httpd", "examples", &[])?;
+    let hvt_httpd = build::guests("examples/httpd", "examples-hvt", &["--features", "hvt"])?;
     let mut command = cargo();
     command.args(["run", "--release", "--quiet", "--package", "nabla-benches", "--"]);
+    command.arg("--httpd").arg(httpd).arg("--hvt-httpd").arg(hvt_httpd);
     command.arg("--nabla").arg(nabla).arg("--guests").arg(guests);
     command.arg("--hvt-guests").arg(hvt_guests).args(args);
     run(&mut command)
@@ -61,6 +74,7 @@ pub fn ci() -> Result<()> {
     steps.push(step(&[&["clippy"][..], &image_only].concat()));
     steps.push(step(&["clippy", "-p", "nabla-monitor", "--no-default-features", "--", "-D", "warnings"]));
     steps.push(step(&["clippy", "-p", "nabla-guest", "--features", "hvt", "--", "-D", "warnings"]));
+    steps.push(step(&["clippy", "-p", "nabla-guest", "--features", "tcpip,hvt", "--", "-D", "warnings"]));
     for other in OTHER_WORKSPACES {
         for tool in [&["fmt", "--check"][..], &["clippy", "--", "-D", "warnings"]] {
             let mut command = cargo();

@@ -4,6 +4,7 @@ mod build;
 mod check;
 mod demo;
 mod install;
+mod web;
 
 use anyhow::{Result, bail};
 use std::{env, process::ExitCode};
@@ -15,6 +16,9 @@ Usage: cargo xtask COMMAND
 
 Commands:
   demo               build a guest and a disk for it, show the `nabla run` line, and run it
+  web [DIR] [--hvt] [ARGS...]
+                     build the web server, and serve the files in DIR (a page by default) from a guest with a network of
+                     its own; takes root, or --net TAP,address=IP/PREFIX; ARGS go to `nabla run`
   test [ARGS...]     run every test; ARGS go to `cargo test`
   bench [ARGS...]    compare with the peers found on PATH; prints a table of ratios (--help for more)
   install [--root DIR] [--solo5-names]
@@ -41,6 +45,7 @@ fn run(args: &[String]) -> Result<()> {
     };
     match command.as_str() {
         "demo" => demo::demo(),
+        "web" => web::web(rest),
         "test" => check::test(rest),
         "bench" => check::bench(rest),
         "install" => install::install(rest),

@@ -1,10 +1,14 @@
 //! The command line of `nabla run`.
 
-use super::device::{DiskSpec, NetSpec};
+use super::{
+    device::DiskSpec,
+    net_spec::{NetSpec, PublishSpec},
+};
 use clap::{
     Args,
     builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
 };
+use nabla_core::net::ConfigStyle;
 use nabla_monitor::{Abi, ByteSize, Identity};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -21,6 +25,12 @@ Examples:
   # two disks, by the names that the guest has for them
   nabla run app.nabla --disk data=disk.img,block-size=4096 --disk log=/dev/sdb
   nabla run app.nabla --net tap0,mac=02:00:00:00:00:01
+  # a network for this run, and port 8080 of the host for port 80 of the guest
+  nabla run httpd.nabla --disk rootfs.iso --net new -p 8080:80
+  nabla run app.nabla --net new,host=10.0.0.1/24,guest=10.0.0.2
+  # at a bridge; and the interface that a container engine has prepared
+  nabla run app.nabla --net bridge=br0,address=10.0.0.7/24,gateway=10.0.0.1
+  nabla run app.nabla --net adopt=eth0,netns=/run/netns/pod
   nabla run app.nabla --supervise --json-report report.json
   # then, in another terminal: gdb app.nabla -ex 'target remote 127.0.0.1:1234'
   nabla run app.nabla --gdb
@@ -28,7 +38,7 @@ Examples:
 
 nabla becomes the guest's process: its process id, its signals and its exit status are the guest's. (Of an hvt \
 guest it is the monitor, in one process; 128+N is then its exit status instead of the end by a signal.) With \
---supervise, --json-report, --gdb or --dumpcore it stays as the guest's parent: it says on standard error how a guest ended that did \
+--supervise, --json-report, --gdb, --dumpcore, -p or --net adopt= it stays as the guest's parent: it says on standard error how a guest ended that did \
 not just exit, exits with 128+N when signal N ended the guest, and ends the guest when it gets SIGINT, SIGTERM, \
 SIGHUP or SIGQUIT itself.
 
@@ -69,14 +79,27 @@ pub struct RunArgs {
     )]
     pub disk: Vec<DiskSpec>,
 
-    /// Attach a tap that exists as the network interface NAME, or as the guest's only one; @N: descriptor N.
+    /// Attach a network as the interface NAME, or as the guest's only one.
+    ///
+    /// SOURCE is a tap that exists (TAP, or @N for descriptor N); new, for a network of the host and the guest alone; bridge=BRIDGE,
+    /// for a tap at a bridge; or adopt=INTERFACE, for an interface that the guest gets with its addresses. All take mac=ADDRESS,
+    /// mtu=BYTES, dns=IP and hostname=NAME; new also host=IP/PREFIX, guest=IP and dev=INTERFACE; TAP and bridge also
+    /// address=IP/PREFIX and gateway=IP; bridge and adopt also netns=PATH; adopt also by=redirect|bridge.
     #[arg(
         long,
-        value_name = "[NAME=]TAP[,mac=ADDRESS][,mtu=BYTES]",
-        help_heading = "Devices",
+        value_name = "[NAME=]SOURCE[,OPTION]...",
+        help_heading = "Network",
         value_parser = OsStringValueParser::new().try_map(|text| NetSpec::parse(&text))
     )]
     pub net: Vec<NetSpec>,
+
+    /// Pass TCP connections to a port of the host on to the guest, without rules in a firewall.
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST_PORT", help_heading = "Network")]
+    pub publish: Vec<PublishSpec>,
+
+    /// How the guest is told its addresses: by the arguments of its kind [default: as the image shows].
+    #[arg(long, value_name = "KIND", help_heading = "Network", value_parser = config_style_parser())]
+    pub net_config: Option<ConfigStyle>,
 
     /// Append what the guest prints to a file instead of standard output.
     #[arg(long, value_name = "FILE", help_heading = "Devices")]
@@ -129,6 +152,12 @@ pub struct RunArgs {
 /// Parses the value of `--abi`.
 pub fn abi_parser() -> impl TypedValueParser<Value = Abi> {
     PossibleValuesParser::new(Abi::ALL.map(Abi::name)).try_map(|name| name.parse::<Abi>())
+}
+
+/// Parses the value of `--net-config`.
+fn config_style_parser() -> impl TypedValueParser<Value = ConfigStyle> {
+    PossibleValuesParser::new(ConfigStyle::ALL.map(ConfigStyle::name))
+        .try_map(|name| name.parse::<ConfigStyle>())
 }
 
 /// Parses the value of `--mem`.

@@ -1,11 +1,11 @@
-//! What `--disk` and `--net` take.
+//! What `--disk` takes, and what it has in common with `--net`.
 //!
 //! Both are `[NAME=]WHAT[,OPTION]...`. NAME counts only when it consists of letters and digits, as every device's
 //! name does, so that `./a=b.img` is a path; a comma that belongs to WHAT is written twice.
 
 use crate::system;
 use anyhow::Context;
-use nabla_monitor::{Disk, MacAddress, Tap};
+use nabla_monitor::{Disk, Tap};
 use std::{
     ffi::{OsStr, OsString},
     os::{
@@ -68,19 +68,6 @@ impl DiskSpec {
     }
 }
 
-/// A value of `--net`: `[NAME=]TAP[,mac=ADDRESS][,mtu=BYTES]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetSpec {
-    /// The name that the guest has for it; its only interface without one.
-    pub name: Option<String>,
-    /// The tap.
-    pub tap: TapSource,
-    /// The MAC address, where it was said.
-    pub mac: Option<MacAddress>,
-    /// The MTU in bytes, where it was said.
-    pub mtu: Option<u16>,
-}
-
 /// Where a tap is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TapSource {
@@ -128,56 +115,19 @@ impl std::fmt::Display for TapSource {
     }
 }
 
-impl NetSpec {
-    /// Parses the value of `--net`.
-    pub fn parse(text: &OsStr) -> Result<Self, String> {
-        let Parts { name, subject, options } = Parts::of(text);
-        let tap = TapSource::parse(&String::from_utf8_lossy(&subject))
-            .map_err(|error| format!("{error}; expected [NAME=]TAP[,mac=ADDRESS][,mtu=BYTES]"))?;
-        let mut net = Self { name, tap, mac: None, mtu: None };
-        for option in options {
-            match option.split_once('=') {
-                Some(("mac", mac)) => {
-                    net.mac =
-                        Some(mac.parse().map_err(|error: nabla_monitor::ParseMacError| error.to_string())?);
-                }
-                Some(("mtu", mtu)) => {
-                    let bytes = mtu.parse().ok().filter(|&bytes: &u16| bytes > 0);
-                    net.mtu =
-                        Some(bytes.ok_or_else(|| format!("mtu '{mtu}' is not a number from 1 to 65535"))?);
-                }
-                _ => {
-                    return Err(format!(
-                        "a network interface has no option '{option}', only mac=ADDRESS and mtu=BYTES"
-                    ));
-                }
-            }
-        }
-        Ok(net)
-    }
-
-    /// What the monitor takes.
-    pub fn tap(&self) -> anyhow::Result<Tap> {
-        let mut tap = self.tap.tap()?;
-        if let Some(mac) = self.mac {
-            tap = tap.mac(mac);
-        }
-        if let Some(mtu) = self.mtu {
-            tap = tap.mtu(mtu);
-        }
-        Ok(tap)
-    }
-}
-
 /// A value taken apart.
-struct Parts {
-    name: Option<String>,
-    subject: Vec<u8>,
-    options: Vec<String>,
+pub struct Parts {
+    /// The name that the guest has for it.
+    pub name: Option<String>,
+    /// What is attached.
+    pub subject: Vec<u8>,
+    /// What comes behind it.
+    pub options: Vec<String>,
 }
 
 impl Parts {
-    fn of(text: &OsStr) -> Self {
+    /// Takes a value apart.
+    pub fn of(text: &OsStr) -> Self {
         let mut fields = split_at_commas(text.as_bytes()).into_iter();
         let first = fields.next().unwrap_or_default();
         let (name, subject) = match device_name(&first) {
@@ -218,10 +168,6 @@ mod tests {
 
     fn disk(text: &str) -> Result<DiskSpec, String> {
         DiskSpec::parse(OsStr::new(text))
-    }
-
-    fn net(text: &str) -> Result<NetSpec, String> {
-        NetSpec::parse(OsStr::new(text))
     }
 
     #[test]
@@ -275,39 +221,6 @@ mod tests {
             ("disk.img,block-size=-1", "'-1' is not a number"),
         ] {
             let error = disk(text).unwrap_err();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn nets_parse() {
-        let plain =
-            |name: Option<&str>, tap| NetSpec { name: name.map(str::to_owned), tap, mac: None, mtu: None };
-        let named = |name: &str| TapSource::Name(name.to_owned());
-        assert_eq!(net("tap0"), Ok(plain(None, named("tap0"))));
-        assert_eq!(net("service0=tap0"), Ok(plain(Some("service0"), named("tap0"))));
-        assert_eq!(net("service0=@3"), Ok(plain(Some("service0"), TapSource::Descriptor(3))));
-        assert_eq!(net("a=b=c"), Ok(plain(Some("a"), named("b=c"))));
-        let full = net("@0,mtu=9000,mac=02:00:00:00:00:01").unwrap();
-        assert_eq!(full.tap, TapSource::Descriptor(0));
-        assert_eq!((full.mac, full.mtu), (Some(MacAddress([2, 0, 0, 0, 0, 1])), Some(9000)));
-    }
-
-    #[test]
-    fn bad_nets_say_what_is_wrong() {
-        for (text, part) in [
-            ("", "tap is missing"),
-            ("service0=", "tap is missing"),
-            ("@", "'@' is not the number"),
-            ("@x", "'@x' is not the number"),
-            ("@-1", "'@-1' is not the number"),
-            ("@+1", "'@+1' is not the number"),
-            ("tap0,mac=1", "'1' is not a MAC address"),
-            ("tap0,mtu=0", "mtu '0'"),
-            ("tap0,mtu=65536", "mtu '65536'"),
-            ("tap0,ro", "no option 'ro'"),
-        ] {
-            let error = net(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
     }

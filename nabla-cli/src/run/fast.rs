@@ -6,7 +6,8 @@
 
 use super::{
     args::{DEFAULT_MEMORY, RunArgs, identity, memory},
-    device::{DiskSpec, NetSpec},
+    device::DiskSpec,
+    net_spec::NetSpec,
 };
 use std::{
     ffi::{OsStr, OsString},
@@ -105,10 +106,12 @@ impl<'a> Parser<'a> {
             abi: parsed(self.abi, |abi| abi.parse().map_err(|_| String::new()))?,
             disk: self.disk,
             net: self.net,
+            publish: Vec::new(),
+            net_config: None,
             console: self.console.map(PathBuf::from),
             supervise: self.supervise,
             json_report: self.json_report.map(PathBuf::from),
-            // These take longer than clap does.
+            // These, -p and --net-config take longer than clap does.
             gdb: None,
             dumpcore: None,
             x_exec_heap: self.x_exec_heap,
@@ -195,7 +198,7 @@ mod tests {
             "--mem", "--mem=64", "--mem=", "--mem=x", "--disk", "--disk=d,ro", "--disk=", "--net", "--net=n=@1",
             "--name", "--name=n", "--name=-n", "--name=", "--abi", "--abi=spt-v1", "--console", "--console=c",
             "--supervise", "--supervise=", "--json-report", "--json-report=r", "--x-exec-heap", "--huge-pages",
-            "--isolate", "--user", "--user=3:4", "--cgroup", "--cgroup=", "--cgroup=g", "--gdb", "--dumpcore=d", "--unknown", "---", "--=x",
+            "--isolate", "--user", "--user=3:4", "--cgroup", "--cgroup=", "--cgroup=g", "--gdb", "--dumpcore=d", "-p", "-p1:2", "--net-config=none", "--net=new", "--net=bridge=b", "--unknown", "---", "--=x",
         ][..]), 0..8)) {
             let mut args = words("nabla run");
             args.extend(line.into_iter().map(OsString::from));

@@ -4,21 +4,28 @@ mod args;
 mod counters;
 pub mod device;
 pub mod fast;
+pub mod net_spec;
+mod network;
 mod parent;
 mod report;
 
 pub use self::args::{RunArgs, abi_parser};
 
+use self::network::Networks;
 use nabla_monitor::{Console, GuestBuilder, Isolation, Runtime, Supervision};
 use std::os::unix::ffi::OsStrExt;
 
 /// Runs a guest and returns the exit status: as the guest's own process where nothing is left to do when it ends,
 /// and as its parent where there is, or where the guest is no process.
 pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
-    if args.supervise || args.json_report.is_some() || args.gdb.is_some() || args.dumpcore.is_some() {
+    let observed =
+        args.supervise || args.json_report.is_some() || args.gdb.is_some() || args.dumpcore.is_some();
+    if observed || network::needs_parent(args) {
         parent::run(args)
     } else {
-        let guest = builder(args)?;
+        let mut networks = Networks::make(args)?;
+        let guest = builder(args, &mut networks)?;
+        networks.announce(&args.image);
         tracing::info!("becoming the guest's process, unless it needs a virtual machine");
         let guest = guest.exec()?;
         guest.confine_program()?;
@@ -30,24 +37,24 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
 }
 
 /// The guest as the command line describes it.
-fn builder(args: &RunArgs) -> anyhow::Result<GuestBuilder> {
+fn builder(args: &RunArgs, networks: &mut Networks) -> anyhow::Result<GuestBuilder> {
     let mut guest = Runtime::new()
         .guest(&args.image)
         .memory(args.mem)
         .exec_heap(args.x_exec_heap)
         .huge_pages(args.huge_pages)
         .isolation(isolation(args))
-        .args(args.args.iter().map(|arg| arg.as_bytes()));
+        .args(networks.arguments(args)?.iter().map(|arg| arg.as_bytes()));
     for disk in &args.disk {
         guest = match &disk.name {
             Some(name) => guest.block(name, disk.disk()),
             None => guest.disk(disk.disk()),
         };
     }
-    for net in &args.net {
-        guest = match &net.name {
-            Some(name) => guest.net_device(name, net.tap()?),
-            None => guest.net(net.tap()?),
+    for (name, tap) in networks.take_taps() {
+        guest = match name {
+            Some(name) => guest.net_device(name, tap),
+            None => guest.net(tap),
         };
     }
     if let Some(path) = &args.console {

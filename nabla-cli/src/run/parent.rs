@@ -1,6 +1,6 @@
 //! A guest with a parent that waits for it.
 
-use super::{RunArgs, builder, report::Report};
+use super::{RunArgs, builder, network::Networks, report::Report};
 use crate::{output, system};
 use anyhow::Context;
 use nabla_monitor::{ExitStatus, GdbListener, Guest};
@@ -16,8 +16,11 @@ use std::{
 
 /// Runs a guest, waits for it, and tells how it ended.
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
+    // Before anything is changed that would have to be undone: a signal that comes from here on waits.
+    let mask = SignalMask::block()?;
     // First, since it takes descriptors by their numbers, which nothing that is opened here must have.
-    let mut guest = builder(args)?;
+    let mut networks = Networks::make(args)?;
+    let mut guest = builder(args, &mut networks)?;
     let mut debugger = None;
     if let Some(place) = &args.gdb {
         let listener = gdb_listener(place)?;
@@ -25,8 +28,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         guest = guest.gdb(listener);
     }
     let report = args.json_report.as_deref().map(|path| Report::prepare(path, args)).transpose()?;
-    // Before the guest starts: a signal that comes in between is not lost then, it waits.
-    let signals = Signals::block()?;
+    let signals = mask.open()?;
     let started = (SystemTime::now(), Instant::now());
     let guest = guest.start()?;
     if let Some(listener) = debugger {
@@ -35,10 +37,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
             "nabla: {image}: waiting for a debugger: gdb {image} -ex 'target remote {listener}'"
         )));
     }
+    networks.announce(&args.image);
     tracing::info!(pid = guest.pid(), supervised = guest.is_supervised(), "the guest runs");
     let interrupted = wait(&guest, &signals)?;
     let status = guest.wait()?;
     let duration = started.1.elapsed();
+    networks.release()?;
     // The guest may have come to its own end before the signal's.
     let interrupted = interrupted.filter(|_| matches!(status, ExitStatus::Killed(_)));
     let exit_code = match interrupted {
@@ -116,10 +120,10 @@ fn wait(guest: &Guest, signals: &Signals) -> anyhow::Result<Option<Signal>> {
     }
 }
 
-/// The signals that end the guest, as a descriptor instead of handlers.
-struct Signals(SignalFd);
+/// The signals that end the guest, held back.
+struct SignalMask(SigSet);
 
-impl Signals {
+impl SignalMask {
     fn block() -> anyhow::Result<Self> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
@@ -128,13 +132,20 @@ impl Signals {
                 set.add(signal);
             }
         }
-        let block = || {
-            set.thread_block()?;
-            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        };
-        block().map(Self).context("cannot watch for signals")
+        set.thread_block().context("cannot hold signals back")?;
+        Ok(Self(set))
     }
 
+    fn open(&self) -> anyhow::Result<Signals> {
+        let descriptor = SignalFd::with_flags(&self.0, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        descriptor.map(Signals).context("cannot watch for signals")
+    }
+}
+
+/// The signals that end the guest, as a descriptor instead of handlers.
+struct Signals(SignalFd);
+
+impl Signals {
     fn read(&self) -> Option<Signal> {
         let info = self.0.read_signal().ok()??;
         i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())

@@ -1,10 +1,6 @@
 //! `--json-report`: how a guest ended, for programs. The format is described in docs/cli.md.
 
-use super::{
-    RunArgs,
-    counters::CountersJson,
-    device::{DiskSpec, NetSpec},
-};
+use super::{RunArgs, counters::CountersJson, device::DiskSpec, net_spec::NetSpec};
 use crate::output::PendingFile;
 use anyhow::Context;
 use nabla_core::{DeviceKind, Image};
@@ -256,10 +252,10 @@ fn devices(image: &Image, args: &RunArgs) -> Vec<DeviceJson> {
                 })
             }
             DeviceKind::Net => {
-                let NetSpec { tap, mac, mtu, .. } =
+                let NetSpec { source, config, .. } =
                     args.net.iter().find(|net| named(&net.name, &device.name))?;
-                let mac = mac.map(|mac| mac.to_string());
-                Some(DeviceJson::Net { index, name, tap: tap.to_string(), mac, mtu: *mtu })
+                let mac = config.mac.map(|mac| mac.to_string());
+                Some(DeviceJson::Net { index, name, tap: source.to_string(), mac, mtu: config.mtu })
             }
             DeviceKind::Unknown(_) => None,
         }

@@ -1,9 +1,11 @@
 //! Tests of the `nabla` command as a whole.
 
 mod debug;
+mod engines;
 mod inspect;
 mod iso;
 mod machine;
+mod net;
 mod run;
 mod solo5;
 mod supervise;

@@ -17,6 +17,10 @@ pub const OP_NET_READ: u32 = 2;
 /// A submission, written by the guest.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "image",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 pub struct Entry {
     /// `OP_*`.
     pub operation: u32,
@@ -35,6 +39,10 @@ pub struct Entry {
 /// A completion, written by the host.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "image",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 pub struct Commit {
     /// From the submission.
     pub id: u32,

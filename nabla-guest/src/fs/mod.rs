@@ -13,10 +13,10 @@ mod cache;
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
-use nabla_iso::reader::{ReadDir as Entries, ReadError, Volume};
+use nabla_iso::reader::{ReadDir as Entries, Volume};
 pub use nabla_iso::{
     format::Timestamp,
-    reader::{Entry, Kind, Node as Metadata},
+    reader::{Entry, Kind, Node as Metadata, ReadError},
 };
 
 use self::cache::Cached;
@@ -154,7 +154,7 @@ impl Iterator for ReadDir<'_> {
 }
 
 /// A file that is open for reading.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct File<'f> {
     system: &'f FileSystem,
     metadata: Metadata,

@@ -9,4 +9,4 @@ pub use block::{Disk, DiskError, DiskErrorKind};
 pub use console::{Console, ConsoleReader};
 pub(crate) use console::{ConsolePoller, Drained};
 pub(crate) use net::OpenTap;
-pub use net::{MacAddress, ParseMacError, Tap, TapError, TapErrorKind};
+pub use net::{Tap, TapError, TapErrorKind};

@@ -6,7 +6,7 @@
 //! installed, and a signal that comes too early makes the next `KVM_RUN` return at once.
 
 use super::inspect::Port;
-use crate::sys;
+use crate::{exit::HypercallMistake, sys};
 use rustix::{
     event::{EventfdFlags, eventfd},
     io::Errno,
@@ -45,12 +45,14 @@ struct State {
     /// The thread, as long as it runs.
     thread: Option<i32>,
     ended: bool,
+    /// What it is ended for, found by another thread than its own.
+    mistake: Option<HypercallMistake>,
 }
 
 impl Control {
     pub fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let state = State { wanted: Wanted::Run, paused: false, thread: None, ended: false };
+        let state = State { wanted: Wanted::Run, paused: false, thread: None, ended: false, mistake: None };
         Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake, port: Port::new()? })
     }
 
@@ -110,6 +112,17 @@ impl Control {
         drop(state);
         self.port.close();
         self.changed.notify_all();
+    }
+
+    /// Ends the guest for something that it did beside its processor: in the network ring.
+    pub fn end_for(&self, mistake: HypercallMistake) {
+        self.lock().mistake.get_or_insert(mistake);
+        self.kill();
+    }
+
+    /// See [`end_for`](Self::end_for).
+    pub fn mistake(&self) -> Option<HypercallMistake> {
+        self.lock().mistake
     }
 
     /// Holds the guest, and returns when it stands still or has ended.

@@ -1,4 +1,5 @@
-//! Counting what a guest does. One thread counts, others may look at any time.
+//! Counting what a guest does. One thread counts, others may look at any time. What is done with devices is counted by
+//! the thread that serves the network ring, too.
 
 use crate::counters::{Counters, DeviceCounters, Exits, Hypercalls};
 use nabla_core::{
@@ -11,13 +12,18 @@ use std::{
     time::Duration,
 };
 
-/// One number. Only the guest's thread adds to it, so that a plain store will do.
+/// One number. Where only the guest's thread adds to it, a plain store will do.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
     pub fn add(&self, number: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
+    }
+
+    /// For what several threads count.
+    fn add_shared(&self, number: u64) {
+        self.0.fetch_add(number, Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -108,11 +114,11 @@ impl Tally {
         };
         match ret {
             R_OK => {
-                calls.add(1);
-                amount.add(bytes);
+                calls.add_shared(1);
+                amount.add_shared(bytes);
             }
             R_AGAIN => {}
-            _ => device.errors.add(1),
+            _ => device.errors.add_shared(1),
         }
     }
 

@@ -6,7 +6,10 @@ use crate::{
     config::{AttachedDevice, Backing},
     sys::{self, nr},
 };
-use nabla_core::{Attachment, Manifest};
+use nabla_core::{
+    Attachment, Manifest,
+    abi::hvt::{R_AGAIN, R_EUNSPEC, R_OK},
+};
 use rustix::{
     event::{PollFd, PollFlags, epoll, poll},
     fs::FileType,
@@ -37,7 +40,18 @@ type Event = [u32; 3];
 #[derive(Debug)]
 enum Device {
     Disk { descriptor: OwnedFd, capacity: u64 },
-    Net { descriptor: OwnedFd },
+    Net { descriptor: Arc<OwnedFd> },
+}
+
+/// Network interfaces by their index in the manifest.
+#[derive(Debug)]
+pub struct Nets(Vec<Option<Arc<OwnedFd>>>);
+
+impl Nets {
+    /// The one with this handle.
+    pub fn get(&self, handle: u64) -> Option<BorrowedFd<'_>> {
+        Some(self.0.get(usize::try_from(handle).ok()?)?.as_ref()?.as_fd())
+    }
 }
 
 /// Why a wait came to no end.
@@ -84,7 +98,7 @@ impl Devices {
                 Backing::Tap(tap) => {
                     let data = epoll::EventData::new_u64(index as u64);
                     epoll::add(&waitset, &tap.descriptor, data, epoll::EventFlags::IN)?;
-                    Device::Net { descriptor: tap.descriptor }
+                    Device::Net { descriptor: Arc::new(tap.descriptor) }
                 }
             };
             devices.resize_with(devices.len().max(index + 1), || None);
@@ -124,6 +138,22 @@ impl Devices {
             Device::Net { descriptor } => Some(descriptor.as_fd()),
             Device::Disk { .. } => None,
         }
+    }
+
+    /// One more network interface, that nobody waits for.
+    #[cfg(test)]
+    pub fn add_net(&mut self, index: usize, descriptor: OwnedFd) {
+        self.devices.resize_with(self.devices.len().max(index + 1), || None);
+        self.devices[index] = Some(Device::Net { descriptor: Arc::new(descriptor) });
+    }
+
+    /// The network interfaces, for another thread.
+    pub fn nets(&self) -> Nets {
+        let net = |device: &Option<Device>| match device {
+            Some(Device::Net { descriptor }) => Some(Arc::clone(descriptor)),
+            _ => None,
+        };
+        Nets(self.devices.iter().map(net).collect())
     }
 
     /// Every descriptor that is used, by what is done with it: for the system call filter.
@@ -280,6 +310,24 @@ pub fn manifest(bare: &Manifest, attached: &[AttachedDevice]) -> Manifest {
         debug_assert_eq!(attached, Ok(()));
     }
     manifest
+}
+
+/// Sends a frame. Returns what the guest is told: `R_*`.
+pub fn send(net: BorrowedFd<'_>, frame: &VolatileSlice<'_>) -> i32 {
+    match write(net, frame) {
+        Ok(written) if written == frame.len() => R_OK,
+        Err(Errno::AGAIN) => R_AGAIN,
+        Ok(_) | Err(_) => R_EUNSPEC,
+    }
+}
+
+/// Receives a frame. Returns what the guest is told, `R_*`, and the frame's length.
+pub fn receive(net: BorrowedFd<'_>, buffer: &VolatileSlice<'_>) -> (i32, u64) {
+    match read(net, buffer) {
+        Ok(0) | Err(Errno::AGAIN) => (R_AGAIN, 0),
+        Ok(length) => (R_OK, length as u64),
+        Err(_) => (R_EUNSPEC, 0),
+    }
 }
 
 fn transfer(

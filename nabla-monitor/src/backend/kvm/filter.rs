@@ -23,6 +23,7 @@ const KVM_GET_XSAVE: u64 = 0x9000_aea4;
 const KVM_SET_XSAVE: u64 = 0x5000_aea5;
 const KVM_GET_DEBUGREGS: u64 = 0x8080_aea1;
 const KVM_SET_DEBUGREGS: u64 = 0x4080_aea2;
+const TGKILL: u64 = 234;
 const LOOK: [u64; 4] = [KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS];
 
 /// The descriptors that the thread uses.
@@ -36,6 +37,8 @@ pub struct FilterConfig {
     pub wake: RawFd,
     /// Becomes readable when the thread stands still for somebody who looks into the guest.
     pub look: RawFd,
+    /// Becomes readable when the guest wants something of its network ring, if it has one.
+    pub kick: Option<RawFd>,
     pub devices: DeviceDescriptors,
 }
 
@@ -117,12 +120,13 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         .chain(LOOK)
         .map(|request| SeccompRule::new(vec![is(0, vcpu)?, is(1, request)?]))
         .collect::<Result<_, _>>()?;
-    let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets].concat();
+    let kick = config.kick.as_slice();
+    let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets, kick].concat();
     let mut rules = always_allowed();
     for (number, rule) in [
         (extra::IOCTL, requests),
         (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
-        (nr::WRITE, on(&joined(&[nets, &[*console, config.exit, config.look]]))?),
+        (nr::WRITE, on(&joined(&[nets, kick, &[*console, config.exit, config.look]]))?),
         (EPOLL_PWAIT, on(&[*waitset])?),
         (EPOLL_PWAIT2, on(&[*waitset])?),
         (nr::CLOSE, on(&used)?),
@@ -139,20 +143,41 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
     finish(rules)
 }
 
+/// For the thread that serves the network ring: it moves frames, waits for kicks, and ends the guest.
+pub fn build_for_network(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
+    let nets = &config.devices.nets[..];
+    let kick = config.kick.as_slice();
+    let mut rules = always_allowed();
+    for (number, rule) in [
+        (nr::READ, on(&[nets, kick].concat())?),
+        (nr::WRITE, on(&[nets, &[config.wake, config.look]].concat())?),
+        (nr::CLOSE, on(&[nets, kick].concat())?),
+        (nr::MMAP, not_executable()?),
+        (nr::MPROTECT, not_executable()?),
+        (TGKILL, vec![own_kick()?]),
+    ] {
+        rules.insert(number.cast_signed(), rule);
+    }
+    finish(rules)
+}
+
+/// The signal by which threads of this program are woken.
+fn own_kick() -> Result<SeccompRule, seccompiler::BackendError> {
+    let process = u64::from(rustix::process::getpid().as_raw_nonzero().get().cast_unsigned());
+    SeccompRule::new(vec![is(0, process)?, is(2, u64::from(super::control::KICK))?])
+}
+
 /// For the thread that waits for the guest in a program that is there for nothing else: it waits, ends the guest, prints
 /// and exits.
 pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
     const STANDARD: [RawFd; 3] = [0, 1, 2];
-    const TGKILL: u64 = 234;
     const EXIT_GROUP: u64 = 231;
-    let process = u64::from(rustix::process::getpid().as_raw_nonzero().get().cast_unsigned());
-    let own_kick = SeccompRule::new(vec![is(0, process)?, is(2, u64::from(super::control::KICK))?])?;
     let mut rules = always_allowed();
     for (number, rule) in [
         (nr::WRITE, on(&[&STANDARD[..], &[config.exit, config.wake, config.look]].concat())?),
         (nr::MMAP, not_executable()?),
         (nr::MPROTECT, not_executable()?),
-        (TGKILL, vec![own_kick]),
+        (TGKILL, vec![own_kick()?]),
         // Everything that it closes is its own, and nothing can be opened any more.
         (nr::CLOSE, Vec::new()),
         (EXIT_GROUP, Vec::new()),
@@ -166,7 +191,7 @@ pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler:
 pub fn descriptors(config: &FilterConfig) -> Vec<RawFd> {
     let DeviceDescriptors { console, waitset, disks, nets } = &config.devices;
     let own = [config.vcpu, config.vm, config.exit, config.wake, config.look, *console, *waitset];
-    [&own[..], disks, nets].concat()
+    [&own[..], disks, nets, config.kick.as_slice()].concat()
 }
 
 /// Takes the calling thread's rights away, for good.
@@ -194,7 +219,7 @@ mod tests {
 
     fn config() -> FilterConfig {
         let devices = DeviceDescriptors { console: 1, waitset: 9, disks: vec![20, 21], nets: vec![30] };
-        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, devices }
+        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, kick: Some(12), devices }
     }
 
     /// Whether the filter allows a call; otherwise it fails with EPERM.
@@ -210,12 +235,12 @@ mod tests {
         let program = build(&config()).unwrap();
         for (number, allowed) in [
             (nr::READ, &[8, 30][..]),
-            (nr::WRITE, &[1, 5, 11, 30]),
+            (nr::WRITE, &[1, 5, 11, 12, 30]),
             (nr::PREAD64, &[20, 21]),
             (extra::PWRITE64, &[20, 21]),
             (EPOLL_PWAIT, &[9]),
             (EPOLL_PWAIT2, &[9]),
-            (nr::CLOSE, &[1, 6, 7, 8, 9, 20, 21, 30]),
+            (nr::CLOSE, &[1, 6, 7, 8, 9, 12, 20, 21, 30]),
         ] {
             let found: Vec<u64> =
                 (0..64).filter(|&fd| allows(&program, number, [fd, 0, 512, 0, 0, 0])).collect();

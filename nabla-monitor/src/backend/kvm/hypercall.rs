@@ -11,8 +11,7 @@ use super::{
     memory::{Access, BadAccess, GuestMemory},
 };
 use nabla_core::abi::hvt::{
-    BlockIo, HALT_COOKIE_MAX, Halt, Hypercall, NetIo, Poll, Puts, R_AGAIN, R_EINVAL, R_EUNSPEC, R_OK,
-    Walltime,
+    BlockIo, HALT_COOKIE_MAX, Halt, Hypercall, NetIo, Poll, Puts, R_EINVAL, R_EUNSPEC, R_OK, Walltime,
 };
 use rustix::{
     io::Errno,
@@ -176,14 +175,7 @@ fn net_write(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Ou
     let io: NetIo = memory.read(address)?;
     let ret = match devices.net(io.handle) {
         None => R_EINVAL,
-        Some(net) => {
-            let frame = memory.slice(io.data, io.len, Access::Read)?;
-            match devices::write(net, &frame) {
-                Ok(written) if written == frame.len() => R_OK,
-                Err(Errno::AGAIN) => R_AGAIN,
-                Ok(_) | Err(_) => R_EUNSPEC,
-            }
-        }
+        Some(net) => devices::send(net, &memory.slice(io.data, io.len, Access::Read)?),
     };
     devices.tally.device(io.handle, Direction::Write, io.len, ret);
     memory.write(address + offset_of!(NetIo, ret) as u64, &ret)?;
@@ -193,22 +185,13 @@ fn net_write(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Ou
 fn net_read(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Outcome, BadAccess> {
     memory.check(address, size_of::<NetIo>() as u64, Access::Write)?;
     let io: NetIo = memory.read(address)?;
-    let mut read = 0;
-    let ret = match devices.net(io.handle) {
-        None => R_EINVAL,
-        Some(net) => {
-            let buffer = memory.slice(io.data, io.len, Access::Write)?;
-            match devices::read(net, &buffer) {
-                Ok(0) | Err(Errno::AGAIN) => R_AGAIN,
-                Ok(length) => {
-                    read = length as u64;
-                    memory.write(address + offset_of!(NetIo, len) as u64, &read)?;
-                    R_OK
-                }
-                Err(_) => R_EUNSPEC,
-            }
-        }
+    let (ret, read) = match devices.net(io.handle) {
+        None => (R_EINVAL, 0),
+        Some(net) => devices::receive(net, &memory.slice(io.data, io.len, Access::Write)?),
     };
+    if ret == R_OK {
+        memory.write(address + offset_of!(NetIo, len) as u64, &read)?;
+    }
     devices.tally.device(io.handle, Direction::Read, read, ret);
     memory.write(address + offset_of!(NetIo, ret) as u64, &ret)?;
     Ok(Outcome::Continue)

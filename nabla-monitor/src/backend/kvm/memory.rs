@@ -42,6 +42,7 @@ pub struct GuestMemory {
     /// Ascending and disjoint. The page tables are made of the same.
     regions: Vec<PageRange>,
     size: u64,
+    /// With what is behind it.
     length: usize,
 }
 
@@ -56,12 +57,15 @@ impl fmt::Debug for GuestMemory {
 pub struct MemoryOptions {
     pub huge_pages: bool,
     pub dumpable: bool,
+    /// Bytes, in whole pages, behind the guest's own: for what guest and monitor share.
+    pub behind: u64,
 }
 
 impl GuestMemory {
     /// `size` bytes of zeros. Nothing of it is used before it is touched.
     pub fn new(size: u64, regions: Vec<PageRange>, options: MemoryOptions) -> io::Result<Self> {
-        let length = usize::try_from(size).map_err(io::Error::other)?;
+        let length = size.checked_add(options.behind).ok_or(io::ErrorKind::OutOfMemory)?;
+        let length = usize::try_from(length).map_err(io::Error::other)?;
         let space = Reservation::new(length)?;
         let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
         // SAFETY: the range is that of the reservation, which lives as long as the view.
@@ -91,8 +95,19 @@ impl GuestMemory {
         self.mapping.get_host_address(GuestAddress(0)).unwrap_or(std::ptr::null_mut())
     }
 
+    /// Bytes that are the guest's own.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes that there are.
+    pub fn length(&self) -> u64 {
+        self.length as u64
+    }
+
+    /// What guest and monitor share.
+    pub fn behind(&self) -> Option<VolatileSlice<'_>> {
+        self.raw(self.size, usize::try_from(self.length() - self.size).ok()?)
     }
 
     /// Copies the image's segments from its file. Bounds are the image's own, which were checked against the size.
@@ -202,12 +217,13 @@ impl GuestMemory {
 
     /// Where the image ends: everything behind it is the guest's own.
     fn heap(&self) -> u64 {
-        self.regions.last().map_or(self.size, |last| last.pages.start)
+        let own = self.regions.iter().rfind(|range| range.pages.start < self.size);
+        own.map_or(self.size, |last| last.pages.start)
     }
 
     /// Bytes of it that are in use.
     pub fn resident(&self) -> io::Result<u64> {
-        self.resident_in(0..self.size)
+        self.resident_in(0..self.length())
     }
 
     /// Bytes of it that are in use, of what was loaded and of these parts, which are ascending.
@@ -228,8 +244,8 @@ impl GuestMemory {
         // One byte for each page.
         let mut pages = [0_u8; (CHUNK / PAGE_SIZE) as usize];
         let mut offset = part.start;
-        while offset < part.end.min(self.size) {
-            let length = CHUNK.min(part.end.min(self.size) - offset);
+        while offset < part.end.min(self.length()) {
+            let length = CHUNK.min(part.end.min(self.length()) - offset);
             let address = self.host_address() as u64 + offset;
             // SAFETY: the range is within the mapping that `self` owns, and `pages` has a byte for each of its pages.
             let result = unsafe {
@@ -244,9 +260,13 @@ impl GuestMemory {
     }
 }
 
-/// The regions of a guest: see [`arch::regions`].
-pub fn regions(image: &Image, memory: u64, exec_heap: bool) -> Vec<PageRange> {
-    arch::regions(image.page_ranges(), memory, exec_heap)
+/// The regions of a guest with `memory` bytes of its own, and `behind` more: see [`arch::regions`].
+pub fn regions(image: &Image, memory: u64, behind: u64, exec_heap: bool) -> Vec<PageRange> {
+    let mut regions = arch::regions(image.page_ranges(), memory, exec_heap);
+    if behind > 0 {
+        regions.push(PageRange { pages: memory..memory + behind, permissions: Permissions::READ_WRITE });
+    }
+    regions
 }
 
 fn read_at(file: &File, part: &VolatileSlice<'_>, offset: u64) -> io::Result<usize> {

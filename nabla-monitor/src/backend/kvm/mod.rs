@@ -12,6 +12,7 @@ mod inspect;
 mod keeper;
 mod memory;
 mod reservation;
+mod ring;
 mod running;
 mod vcpu;
 mod vm;
@@ -23,13 +24,18 @@ use self::{
     inspect::{Inspector, Watched},
     keeper::Keeper,
     memory::{GuestMemory, MemoryOptions},
+    ring::{Bell, Ring},
     running::{KvmGuest, Setting, Shared},
     vcpu::Vcpu,
-    vm::Machine,
+    vm::{Machine, Start},
 };
 use super::Prepared;
-use crate::{config::Isolation, error::Error, runtime::Runtime};
-use nabla_core::layout;
+use crate::{
+    config::{Backing, Isolation},
+    error::Error,
+    runtime::Runtime,
+};
+use nabla_core::{Abi, abi::hvt, layout};
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
@@ -52,18 +58,28 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     };
     let size = guest.memory.as_u64();
     let boot_info = layout::hvt::BOOT_INFO_BASE;
+    let cannot_make_events = |error| cannot("make event descriptors", error);
+    let bell = takes_ring(&guest).then(Bell::new).transpose().map_err(cannot_make_events)?.map(Arc::new);
+    let behind = if bell.is_some() { ring::BYTES } else { 0 };
     let kvm = vm::open()?;
     let (machine, memory) = vm::while_asking_for_features(&kvm, || {
-        let regions = memory::regions(&guest.image, size, guest.exec_heap);
+        let regions = memory::regions(&guest.image, size, behind, guest.exec_heap);
         let page_tables = arch::page_tables(&regions);
-        let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable };
+        let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable, behind };
         let memory = GuestMemory::new(size, regions, options).map_err(|e| cannot("get guest memory", e))?;
         memory.load(&guest.image, &guest.file).map_err(|e| cannot("load the image", e))?;
         let memory = Arc::new(memory);
-        let machine = Machine::new(&kvm, Arc::clone(&memory), &page_tables, guest.image.entry(), boot_info)?;
+        let start = Start {
+            page_tables: &page_tables,
+            entry: guest.image.entry(),
+            argument: boot_info,
+            kick: bell.as_deref().map(Bell::kick),
+        };
+        let machine = Machine::new(&kvm, Arc::clone(&memory), &start)?;
         Ok::<_, Error>((machine, memory))
     })?;
     drop(kvm);
+    let bell = bell.filter(|_| machine.has_kick);
 
     let manifest = devices::manifest(guest.image.manifest(), &guest.devices);
     let area = layout::hvt::boot_area(
@@ -72,13 +88,13 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         machine.tsc_frequency,
         &manifest,
         &guest.command_line,
-        None,
+        bell.is_some().then_some(size),
     );
     memory.place(area.address, &area.bytes).map_err(|e| cannot("write boot info", e))?;
 
     let tally = Arc::new(Tally::new(guest.image.manifest(), machine.tsc_frequency));
-    let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(|e| cannot("make event descriptors", e))?);
-    let mut devices = Devices::new(guest.devices, console, &shared.control, tally)
+    let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(cannot_make_events)?);
+    let mut devices = Devices::new(guest.devices, console, &shared.control, Arc::clone(&tally))
         .map_err(|e| cannot("set up the devices", e))?;
     devices.ends_with_reader = guest.alone;
     // Without it the program ends as slowly as it would anyway.
@@ -90,6 +106,7 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         exit: shared.exit_descriptor(),
         wake: shared.control.wake().as_raw_fd(),
         look: shared.control.port.event().as_raw_fd(),
+        kick: bell.as_ref().map(|bell| bell.kick().as_raw_fd()),
         devices: devices.descriptors(),
     };
     let overseer = if guest.inside.is_empty() {
@@ -100,8 +117,19 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         let overseer = guest.inside.start(&guest.name, std::process::id(), inspector, |_| Ok(()));
         Some(overseer.map_err(|e| cannot("start a thread that looks into the guest", e))?)
     };
+    let ring = bell.and_then(|bell| Some((Ring::new(Arc::clone(&memory), devices.nets(), tally)?, bell)));
     let vcpu = Vcpu::new(machine, devices);
     let landlock_abi = runtime.landlock_abi();
-    let setting = Setting { name: &guest.name, landlock_abi, filter, overseer, keeper };
+    let setting = Setting { name: &guest.name, landlock_abi, filter, overseer, keeper, ring };
     KvmGuest::start(setting, vcpu, shared, &memory)
+}
+
+/// Whether to offer a guest the network ring: whoever has a network interface, may know rings, leaves room for one
+/// below 4 GiB, and has a processor besides its own. On a single one, guests that wait for the ring by looking at it,
+/// as those of Solo5 do, would keep from running whom they wait for.
+fn takes_ring(guest: &Prepared) -> bool {
+    let has_net = guest.devices.iter().any(|device| matches!(device.backing, Backing::Tap(_)));
+    let fits = guest.memory.as_u64().checked_add(ring::BYTES).is_some_and(|end| end <= hvt::MEMORY_MAX);
+    let processors = || rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+    has_net && guest.image.abi() == Abi::HvtV2 && fits && processors() > 1
 }

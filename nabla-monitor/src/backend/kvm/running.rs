@@ -7,6 +7,7 @@ use super::{
     inspect::{Inspector, Watched},
     keeper::Keeper,
     memory::GuestMemory,
+    ring::{Bell, Confinement, Ring, Service},
     vcpu::{Vcpu, end_of},
     vm::Machine,
 };
@@ -32,7 +33,11 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicI32, Ordering::Relaxed},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -65,6 +70,8 @@ pub(super) struct Setting<'a> {
     pub overseer: Option<Overseer>,
     /// For a program that ends with the guest.
     pub keeper: Option<Keeper>,
+    /// The network ring, if the guest has one.
+    pub ring: Option<(Ring, Arc<Bell>)>,
 }
 
 /// What the thread and its owner share.
@@ -73,6 +80,8 @@ pub(super) struct Shared {
     pub control: Control,
     exit: OwnedFd,
     pub tally: Arc<Tally>,
+    /// The thread that serves the network ring, 0 when there is none.
+    pub network: AtomicI32,
     ending: Mutex<Option<Ending>>,
 }
 
@@ -85,7 +94,8 @@ struct Ending {
 impl Shared {
     pub fn new(tally: Arc<Tally>) -> io::Result<Self> {
         let exit = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self { control: Control::new()?, exit, tally, ending: Mutex::new(None) })
+        let control = Control::new()?;
+        Ok(Self { control, exit, tally, network: AtomicI32::new(0), ending: Mutex::new(None) })
     }
 
     pub fn exit_descriptor(&self) -> RawFd {
@@ -107,11 +117,11 @@ impl KvmGuest {
     /// Starts the thread. When this returns, it is confined and about to run the guest's first instruction.
     pub(super) fn start(
         setting: Setting<'_>,
-        vcpu: Vcpu,
+        mut vcpu: Vcpu,
         shared: Arc<Shared>,
         memory: &Arc<GuestMemory>,
     ) -> Result<Self, Error> {
-        let Setting { name, landlock_abi, filter, overseer, keeper } = setting;
+        let Setting { name, landlock_abi, filter, overseer, keeper, ring } = setting;
         let cannot =
             |step: &str, source| Error::Launch { step: step.to_owned(), source, hint: String::new() };
         // Whoever wants to look into it waits for its end.
@@ -120,12 +130,25 @@ impl KvmGuest {
             gone();
             cannot("build the system call filter", io::Error::other(error))
         })?;
-        let (ready, confined) = mpsc::sync_channel(1);
+        // One for each thread.
+        let (ready, confined) = mpsc::sync_channel(2);
+        let name: String = name.chars().filter(|&c| c != '\0').collect();
+        let threads = 1 + usize::from(ring.is_some());
+        if let Some((ring, bell)) = ring {
+            let service = filter::build_for_network(&filter).map_err(io::Error::other).and_then(|program| {
+                let confinement = Confinement { name: format!("{name}-net"), program, landlock_abi };
+                let frequency = vcpu.tsc_frequency();
+                Service::start(ring, bell, frequency, confinement, Arc::clone(&shared), ready.clone())
+            });
+            vcpu.serve_network(service.map_err(|source| {
+                gone();
+                cannot("start a thread for the guest's network", source)
+            })?);
+        }
         let theirs = Arc::clone(&shared);
         // The thread runs no handler of the host program, and takes no signal from those who wait for one.
         let blocked = sys::BlockedSignals::all_but_setxid();
         let alone = keeper.is_some();
-        let name: String = name.chars().filter(|&c| c != '\0').collect();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             theirs.control.enter();
             let result = prepare_thread(&program, landlock_abi);
@@ -147,8 +170,9 @@ impl KvmGuest {
             gone();
             cannot("start a thread for the guest", source)
         })?;
-        let confined = confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")));
-        if let Err(source) = confined {
+        let wait = || confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")));
+        if let Err(source) = (0..threads).try_for_each(|_| wait()) {
+            shared.control.kill();
             let _ = thread.join();
             gone();
             return Err(cannot("confine the guest's thread", source));
@@ -181,7 +205,8 @@ fn run(mut vcpu: Vcpu, shared: &Shared) -> Machine {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the monitor failed while it served the guest".to_owned()),
     };
-    let usage = thread_usage(vcpu.resident());
+    let network = vcpu.end_network();
+    let usage = thread_usage(vcpu.resident()).and(network);
     let end = result.as_ref().map_or(End::Signal(SIGKILL), |status| end_of(*status));
     // Disks are closed, and with that unlocked, before anybody hears of the end.
     let machine = vcpu.into_machine();
@@ -191,7 +216,7 @@ fn run(mut vcpu: Vcpu, shared: &Shared) -> Machine {
 }
 
 /// What the calling thread has used.
-fn thread_usage(max_resident: u64) -> ResourceUsage {
+pub(super) fn thread_usage(max_resident: u64) -> ResourceUsage {
     const GETRUSAGE: u64 = 98;
     const RUSAGE_THREAD: u64 = 1;
     // `struct rusage`: two times of two words each, then fourteen counters.
@@ -244,9 +269,16 @@ impl Running for KvmGuest {
             return Ok(ending.usage);
         }
         let Some(thread) = self.shared.control.thread() else { return Ok(ResourceUsage::default()) };
-        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"))?;
+        let of = |thread| {
+            fs::read_to_string(format!("/proc/self/task/{thread}/stat")).map(|stat| parse_stat(&stat))
+        };
         let resident = self.memory.upgrade().map_or(Ok(0), |memory| memory.resident())?;
-        Ok(ResourceUsage { max_resident: resident, resident, ..parse_stat(&stat) })
+        let network = match self.shared.network.load(Relaxed) {
+            0 => ResourceUsage::default(),
+            // It may have ended meanwhile.
+            thread => of(thread).unwrap_or_default(),
+        };
+        Ok(ResourceUsage { max_resident: resident, resident, ..of(thread)?.and(network) })
     }
 
     fn counters(&self) -> Option<Counters> {
@@ -319,6 +351,19 @@ impl Drop for KvmGuest {
         self.shared.control.kill();
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
+        }
+    }
+}
+
+impl ResourceUsage {
+    /// The times and faults of both.
+    fn and(self, other: Self) -> Self {
+        Self {
+            user_time: self.user_time + other.user_time,
+            system_time: self.system_time + other.system_time,
+            minor_faults: self.minor_faults + other.minor_faults,
+            major_faults: self.major_faults + other.major_faults,
+            ..self
         }
     }
 }

@@ -13,14 +13,19 @@ use super::{
     emulate::{self, Step},
     hypercall::{self, Outcome},
     memory::{BadAccess, GuestMemory},
+    ring::Service,
     vm::{Machine, user_code, user_data},
 };
 use crate::exit::{
     BadHypercall, ExitStatus, Fault, HypercallMistake, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV,
     SIGTRAP, UnsupportedInstruction,
 };
+use crate::guest::ResourceUsage;
 use kvm_ioctls::{SyncReg, VcpuExit};
-use nabla_core::abi::{EXIT_ABORT, GUEST_MIN_BASE, hvt::Hypercall};
+use nabla_core::abi::{
+    EXIT_ABORT, GUEST_MIN_BASE,
+    hvt::{Hypercall, RING_KICK_PORT},
+};
 use rustix::io::Errno;
 use std::io;
 
@@ -45,6 +50,8 @@ enum Exit {
 /// A guest that runs.
 #[derive(Debug)]
 pub struct Vcpu {
+    /// The thread that serves the network ring. It ends before the devices are closed.
+    network: Option<Service>,
     machine: Machine,
     devices: Devices,
     cpu: Cpu,
@@ -61,6 +68,7 @@ pub struct Vcpu {
 impl Vcpu {
     pub fn new(machine: Machine, devices: Devices) -> Self {
         Self {
+            network: None,
             machine,
             devices,
             cpu: Cpu::new(kvm_bindings::kvm_regs::default()),
@@ -69,6 +77,21 @@ impl Vcpu {
             steps_out_of_call: false,
             left: 0,
         }
+    }
+
+    /// Frequency of the time stamp counter in Hz.
+    pub fn tsc_frequency(&self) -> u64 {
+        self.machine.tsc_frequency
+    }
+
+    /// The guest's network ring is served from now on, for as long as it runs.
+    pub fn serve_network(&mut self, service: Service) {
+        self.network = Some(service);
+    }
+
+    /// Does what the guest has submitted to its network ring, and ends that. Returns what it took.
+    pub fn end_network(&mut self) -> ResourceUsage {
+        self.network.take().map_or_else(ResourceUsage::default, |mut service| service.stop())
     }
 
     /// Gives back the machine; the devices are closed.
@@ -88,7 +111,13 @@ impl Vcpu {
     /// Runs the guest to its end. An error is one of KVM or of this program, not of the guest.
     pub fn run(&mut self, control: &Control) -> io::Result<ExitStatus> {
         self.left = ticks();
-        let status = self.run_to_end(control)?;
+        let status = match self.run_to_end(control)? {
+            ExitStatus::Killed(SIGKILL) => match control.mistake() {
+                Some(mistake) => self.bad_hypercall(RING_KICK_PORT, mistake),
+                None => ExitStatus::Killed(SIGKILL),
+            },
+            status => status,
+        };
         self.show_end(status, control)?;
         Ok(status)
     }

@@ -10,7 +10,8 @@ use kvm_bindings::{
     CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_MAX_CPUID_ENTRIES, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, Msrs,
     kvm_dtable, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use nabla_core::abi::hvt;
 use rustix::io::Errno;
 use std::{
     fmt, io,
@@ -19,6 +20,7 @@ use std::{
     thread,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
 
 /// The memory slots.
 const GUEST_SLOT: u32 = 0;
@@ -31,10 +33,24 @@ pub struct Machine {
     pub vcpu: VcpuFd,
     /// Frequency of the time stamp counter in Hz.
     pub tsc_frequency: u64,
+    /// Whether the guest can wake the host's side of the network ring.
+    pub has_kick: bool,
     // In the order in which they are dropped: the machine before the memory that it uses.
     vm: VmFd,
     monitor: GuestMemoryMmap,
     pub memory: Arc<GuestMemory>,
+}
+
+/// How a machine starts.
+#[derive(Debug)]
+pub struct Start<'a> {
+    pub page_tables: &'a [u8],
+    /// Address of the first instruction.
+    pub entry: u64,
+    /// What that finds in rdi.
+    pub argument: u64,
+    /// What the guest is to wake by the port of the network ring.
+    pub kick: Option<&'a EventFd>,
 }
 
 impl fmt::Debug for Machine {
@@ -102,14 +118,8 @@ pub fn while_asking_for_features<T>(kvm: &Kvm, something: impl FnOnce() -> T) ->
 }
 
 impl Machine {
-    /// A machine with this memory, which starts at `entry` with `argument` in rdi and the stack at the end of memory.
-    pub fn new(
-        kvm: &Kvm,
-        memory: Arc<GuestMemory>,
-        page_tables: &[u8],
-        entry: u64,
-        argument: u64,
-    ) -> Result<Self, Error> {
+    /// A machine with this memory, with the stack at the end of it.
+    pub fn new(kvm: &Kvm, memory: Arc<GuestMemory>, start: &Start<'_>) -> Result<Self, Error> {
         let vm = create_vm(kvm)?;
         let quirks = kvm_enable_cap {
             cap: KVM_CAP_DISABLE_QUIRKS2,
@@ -118,19 +128,26 @@ impl Machine {
         };
         // Older kernels lack it, and replace `vmcall` by `vmmcall` in the guest's (private) text then.
         let _ = vm.enable_cap(&quirks);
-        let monitor = monitor_memory(page_tables)?;
-        add_slot(&vm, GUEST_SLOT, 0, memory.size(), memory.host_address() as u64)?;
+        // Where the kernel cannot do it, there is no ring.
+        let kick = IoEventAddress::Pio(hvt::RING_KICK_PORT.into());
+        let has_kick = start.kick.is_some_and(|bell| vm.register_ioevent(bell, &kick, NoDatamatch).is_ok());
+        let monitor = monitor_memory(start.page_tables, has_kick)?;
+        add_slot(&vm, GUEST_SLOT, 0, memory.length(), memory.host_address() as u64)?;
         let host = monitor.get_host_address(GuestAddress(arch::MONITOR_BASE)).map_err(no_memory)?;
-        let size = arch::PAGE_TABLES - arch::MONITOR_BASE + page_tables.len() as u64;
+        let size = arch::PAGE_TABLES - arch::MONITOR_BASE + start.page_tables.len() as u64;
         add_slot(&vm, MONITOR_SLOT, arch::MONITOR_BASE, size, host as u64)?;
 
         let vcpu = vm.create_vcpu(0).map_err(cannot("create a virtual processor"))?;
         let cpuid = supported_cpuid(kvm)?;
         vcpu.set_cpuid2(cpuid).map_err(cannot("set the virtual processor's features"))?;
         let tsc_frequency = tsc_frequency(&vcpu)?;
-        set_registers(&vcpu, has_umip(cpuid), &initial_registers(entry, argument, memory.size()))?;
+        set_registers(
+            &vcpu,
+            has_umip(cpuid),
+            &initial_registers(start.entry, start.argument, memory.size()),
+        )?;
         set_signal_mask(&vcpu)?;
-        Ok(Self { vcpu, tsc_frequency, vm, monitor, memory })
+        Ok(Self { vcpu, tsc_frequency, has_kick, vm, monitor, memory })
     }
 
     /// The descriptors of the virtual machine and its processor.
@@ -142,7 +159,7 @@ impl Machine {
     /// Bytes of guest memory that are in use. Does not look at what the guest has never touched.
     pub fn resident(&self) -> io::Result<u64> {
         let entry = |offset| self.monitor.read_obj::<u64>(GuestAddress(arch::PAGE_TABLES + offset)).ok();
-        self.memory.resident_among(&arch::accessed(self.memory.size(), entry))
+        self.memory.resident_among(&arch::accessed(self.memory.length(), entry))
     }
 
     /// `N` words of the stack that exceptions push their frames on.
@@ -180,8 +197,8 @@ fn no_memory(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     }
 }
 
-fn monitor_memory(page_tables: &[u8]) -> Result<GuestMemoryMmap, Error> {
-    let pages = arch::monitor_pages();
+fn monitor_memory(page_tables: &[u8], kick: bool) -> Result<GuestMemoryMmap, Error> {
+    let pages = arch::monitor_pages(kick);
     let size = pages.len() + page_tables.len();
     let memory =
         GuestMemoryMmap::from_ranges(&[(GuestAddress(arch::MONITOR_BASE), size)]).map_err(no_memory)?;

@@ -59,7 +59,7 @@ const GDT_SIZE: u64 = 256;
 /// Size of the TSS without the bitmap.
 const TSS_SIZE: u64 = 104;
 /// The first port behind those that the bitmap speaks of. All others are closed.
-const PORTS_END: u64 = 0x510;
+const PORTS_END: u64 = 0x608;
 /// The last byte of the TSS; behind the bitmap's last byte there must be one of ones.
 const TSS_LIMIT: u64 = TSS_SIZE + PORTS_END / 8;
 
@@ -218,11 +218,13 @@ pub fn accessed(size: u64, entry: impl Fn(u64) -> Option<u64>) -> Vec<Range<u64>
 }
 
 /// The first three pages of the monitor: stub, tables, and the empty stack.
-pub fn monitor_pages() -> Vec<u8> {
+///
+/// `kick` opens the port that wakes the host's side of the network ring.
+pub fn monitor_pages(kick: bool) -> Vec<u8> {
     let mut bytes = vec![0; 3 * PAGE_SIZE as usize];
     let (stub, rest) = bytes.split_at_mut(PAGE_SIZE as usize);
     write_stub(stub);
-    write_tables(rest);
+    write_tables(rest, kick);
     bytes
 }
 
@@ -330,7 +332,7 @@ pub const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
 }
 
-fn write_tables(page: &mut [u8]) {
+fn write_tables(page: &mut [u8], kick: bool) {
     // 64-bit code of ring 0 and ring 3, and data: accessed, so that the processor does not write to them.
     for (selector, descriptor) in [
         (KERNEL_CS, 0x00af_9b00_0000_ffff_u64),
@@ -349,7 +351,9 @@ fn write_tables(page: &mut [u8]) {
     put(page, TSS + 102, &(TSS_SIZE as u16).to_le_bytes());
     let mut ports = vec![0xff; (PORTS_END / 8 + 1) as usize];
     // An access of four bytes needs four open ports.
-    for port in hvt::HYPERCALL_PORT_BASE + 1..hvt::HYPERCALL_PORT_BASE + 0x10 {
+    let hypercalls = hvt::HYPERCALL_PORT_BASE + 1..hvt::HYPERCALL_PORT_BASE + 0x10;
+    let kick = if kick { hvt::RING_KICK_PORT..hvt::RING_KICK_PORT + 4 } else { 0..0 };
+    for port in hypercalls.chain(kick) {
         ports[usize::from(port / 8)] &= !(1 << (port % 8));
     }
     put(page, TSS + TSS_SIZE, &ports);

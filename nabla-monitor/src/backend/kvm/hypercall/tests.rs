@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     backend::kvm::{arch, counters::Tally, memory::MemoryOptions},
     config::{AttachedDevice, Backing},
-    device::{MacAddress, OpenDisk, OpenTap},
+    device::{OpenDisk, OpenTap},
 };
-use nabla_core::{DeviceKind, Manifest, Permissions, elf::PageRange};
+use nabla_core::{DeviceKind, Manifest, Permissions, abi::hvt::R_AGAIN, elf::PageRange};
 use rustix::{
     fs::{MemfdFlags, memfd_create},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
@@ -51,7 +51,11 @@ fn machine() -> Machine {
         },
         AttachedDevice {
             index: 2,
-            backing: Backing::Tap(OpenTap { descriptor: tap, mac: MacAddress([2; 6]), mtu: 1500 }),
+            backing: Backing::Tap(OpenTap {
+                descriptor: tap,
+                mac: nabla_core::MacAddress([2; 6]),
+                mtu: 1500,
+            }),
         },
     ];
     let control = Control::new().unwrap();

@@ -1,0 +1,223 @@
+//! The networks of a run: what has to be made for it, what the guest is told, and what is undone at its end.
+
+use super::{
+    RunArgs,
+    device::TapSource,
+    net_spec::{NetSource, NetSpec},
+};
+use crate::output;
+use anyhow::{Context, bail};
+use nabla_core::net::{ConfigStyle, NetConfig};
+use nabla_monitor::{ImageFile, Tap};
+use nabla_net::{AdoptOptions, Forwarder, LendOptions, Link, Namespace, Network, Owned, TapOptions};
+use std::{ffi::OsString, fs, net::SocketAddr, path::Path};
+
+/// Whether something has to be undone when the guest has ended, so that nabla must stay. Taps that are made here go
+/// away by themselves.
+pub fn needs_parent(args: &RunArgs) -> bool {
+    !args.publish.is_empty() || args.net.iter().any(|net| matches!(net.source, NetSource::Adopt { .. }))
+}
+
+/// The networks of a run. What was changed for them is undone when this is dropped.
+#[derive(Debug, Default)]
+pub struct Networks {
+    taps: Vec<(Option<String>, Tap)>,
+    configs: Vec<NetConfig>,
+    adopted: Vec<Owned<Link>>,
+    forwarders: Vec<Forwarder>,
+    notes: Vec<String>,
+}
+
+impl Networks {
+    /// Makes them. Descriptors that were passed to nabla are taken before anything else is opened.
+    pub fn make(args: &RunArgs) -> anyhow::Result<Self> {
+        let mut networks = Self::default();
+        let (existing, others): (Vec<_>, Vec<_>) =
+            args.net.iter().partition(|net| matches!(net.source, NetSource::Tap(_)));
+        for net in existing {
+            if let NetSource::Tap(source) = &net.source {
+                networks.add(net, source.tap()?, net.config.clone());
+            }
+        }
+        for net in others {
+            networks.make_one(net)?;
+        }
+        networks.publish(args)?;
+        Ok(networks)
+    }
+
+    fn make_one(&mut self, net: &NetSpec) -> anyhow::Result<()> {
+        match &net.source {
+            NetSource::Tap(TapSource::Name(_) | TapSource::Descriptor(_)) => Ok(()),
+            NetSource::New { host, guest, device } => {
+                let mut options = LendOptions::new();
+                if let Some(host) = host {
+                    options = options.host(*host);
+                }
+                if let Some(guest) = guest {
+                    options = options.guest(*guest);
+                }
+                if let Some(device) = device {
+                    options = options.name(device);
+                }
+                if let Some(mtu) = net.config.mtu {
+                    options = options.mtu(mtu);
+                }
+                let lent = Network::current()?.lend(&options)?;
+                let interface = &lent.tap.link().name;
+                self.notes.push(format!(
+                    "the guest has {}, the host {} on interface {interface}",
+                    lent.guest,
+                    lent.host.address()
+                ));
+                let config = merged(lent.config, net);
+                self.add(net, Tap::from_fd(lent.tap.into_descriptor()), config);
+                Ok(())
+            }
+            NetSource::Bridge { bridge, netns } => {
+                let network = network(netns.as_deref())?;
+                let mtu = network.bridge(bridge)?.mtu;
+                let mtu = net.config.mtu.map_or(mtu, u32::from);
+                let tap = network.create_tap(&TapOptions::new().mtu(mtu))?;
+                let name = tap.link().name.clone();
+                // It leaves the bridge when it goes.
+                network.attach(&name, bridge)?.keep();
+                network.set_up(&name)?;
+                self.notes.push(format!("the guest is at bridge {bridge} with interface {name}"));
+                let mut config = net.config.clone();
+                config.mtu = config.mtu.or(u16::try_from(mtu).ok());
+                self.add(net, Tap::from_fd(tap.into_descriptor()), config);
+                Ok(())
+            }
+            NetSource::Adopt { interface, netns, connection } => {
+                let network = network(netns.as_deref())?;
+                let adopted = network.adopt(&AdoptOptions::new(interface).connection(*connection))?;
+                let (descriptor, config, guard) = adopted.into_parts();
+                let mut config = merged(config, net);
+                if config.dns.is_empty() {
+                    read_resolv_conf(&mut config);
+                }
+                let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
+                let addresses = if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") };
+                self.notes.push(format!("the guest has {interface} and its addresses ({addresses})"));
+                self.add(net, Tap::from_fd(descriptor), config);
+                self.adopted.push(guard);
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, net: &NetSpec, mut tap: Tap, config: NetConfig) {
+        if let Some(mac) = config.mac {
+            tap = tap.mac(mac);
+        }
+        if let Some(mtu) = config.mtu {
+            tap = tap.mtu(mtu);
+        }
+        self.taps.push((net.name.clone(), tap));
+        self.configs.push(config);
+    }
+
+    /// Listens for what is to be passed on to the guest.
+    fn publish(&mut self, args: &RunArgs) -> anyhow::Result<()> {
+        for publish in &args.publish {
+            let address = self.configs.iter().flat_map(|config| &config.addresses).next();
+            let Some(address) = address else {
+                bail!(
+                    "-p needs a guest whose address is known: --net new, or --net TAP,address=ADDRESS/PREFIX"
+                )
+            };
+            let target = SocketAddr::new(address.address(), publish.port);
+            let forwarder = Forwarder::start(publish.listen, target)?;
+            let listen = forwarder.local_address();
+            self.notes.push(format!(
+                "port {} of the guest is port {} of {}",
+                publish.port,
+                listen.port(),
+                listen.ip()
+            ));
+            self.forwarders.push(forwarder);
+        }
+        Ok(())
+    }
+
+    /// The taps, each with the guest's name for the device.
+    pub fn take_taps(&mut self) -> Vec<(Option<String>, Tap)> {
+        std::mem::take(&mut self.taps)
+    }
+
+    /// The guest's arguments: the caller's, and what it has to be told.
+    pub fn arguments(&mut self, args: &RunArgs) -> anyhow::Result<Vec<OsString>> {
+        let known: Vec<_> =
+            self.configs.iter().filter(|config| !config.addresses.is_empty()).cloned().collect();
+        if known.is_empty() && args.net_config.is_none() {
+            return Ok(args.args.clone());
+        }
+        let style = match args.net_config {
+            Some(style) => style,
+            None => ConfigStyle::of_image(ImageFile::open(&args.image)?),
+        };
+        tracing::info!(%style, "the guest is told about its network");
+        if style == ConfigStyle::None {
+            if args.net_config.is_none() {
+                self.notes.push(
+                    "the guest is not told its address, since nothing shows how; --net-config says it"
+                        .to_owned(),
+                );
+            }
+            return Ok(args.args.clone());
+        }
+        let own = args.args.iter().map(|arg| arg.clone().into_string());
+        let own: Vec<_> = own.collect::<Result<_, _>>().map_err(|arg| {
+            anyhow::anyhow!(
+                "argument '{}' of the guest is not UTF-8, which --net-config {style} needs",
+                arg.display()
+            )
+        })?;
+        let program =
+            args.image.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(style.arguments(&known, &program, &own).into_iter().map(OsString::from).collect())
+    }
+
+    /// Says on standard error what was made.
+    pub fn announce(&self, image: &Path) {
+        for note in &self.notes {
+            output::complain(&output::one_line(&format!("nabla: {}: {note}", image.display())));
+        }
+    }
+
+    /// Undoes what was changed.
+    pub fn release(self) -> anyhow::Result<()> {
+        drop(self.forwarders);
+        for adopted in self.adopted {
+            adopted.release()?;
+        }
+        Ok(())
+    }
+}
+
+fn network(netns: Option<&Path>) -> anyhow::Result<Network> {
+    match netns {
+        None => Ok(Network::current()?),
+        Some(path) => Ok(Network::inside(Namespace::open_path(path)?)?),
+    }
+}
+
+/// What was found out, with what was said on the command line in its place.
+fn merged(mut config: NetConfig, net: &NetSpec) -> NetConfig {
+    config.mac = net.config.mac.or(config.mac);
+    config.mtu = net.config.mtu.or(config.mtu);
+    config.dns.clone_from(&net.config.dns);
+    config.hostname.clone_from(&net.config.hostname);
+    config
+}
+
+/// Takes the host's name servers, apart from those that only the host reaches.
+fn read_resolv_conf(config: &mut NetConfig) {
+    let text = fs::read_to_string("/etc/resolv.conf").context("no name servers");
+    match text {
+        Ok(text) => config.read_resolv_conf(&text),
+        Err(error) => tracing::info!("{error:#}"),
+    }
+    config.dns.retain(|server| !server.is_loopback());
+}

@@ -1,0 +1,130 @@
+//! Addresses of interfaces.
+
+use crate::{
+    error::Error,
+    network::Network,
+    owned::{Owned, Undo},
+};
+use nabla_core::net::Cidr;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
+};
+use std::net::IpAddr;
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Address {
+    /// Index of the interface.
+    pub link: u32,
+    /// The address, and the network that is reached directly.
+    pub cidr: Cidr,
+    /// Whether it is valid on the link only, as fe80:: addresses are.
+    pub is_link_local: bool,
+}
+
+impl Network {
+    /// Every address of every interface.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let cidr = "10.0.0.1/24".parse()?;
+    /// let added = network.add_address("lo", cidr)?;
+    /// assert_eq!(network.addresses()?[0].cidr, cidr);
+    /// added.release()?;
+    /// assert_eq!(network.addresses()?, []);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn addresses(&self) -> Result<Vec<Address>, Error> {
+        let answers = self
+            .routing()
+            .list(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+            .map_err(|error| Error::system("list", "the addresses", error))?;
+        let address = |answer| match answer {
+            RouteNetlinkMessage::NewAddress(message) => from_message(&message),
+            _ => None,
+        };
+        Ok(answers.into_iter().filter_map(address).collect())
+    }
+
+    /// Gives an interface an address until this is undone.
+    ///
+    /// IPv6 addresses can be used at once: duplicates are not looked for, since the other side of a guest's cable is
+    /// known.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let address = network.add_address("lo", "10.0.0.1/8".parse()?)?;
+    /// assert_eq!(network.addresses()?.len(), 1);
+    /// address.release()?;
+    /// assert_eq!(network.addresses()?, []);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface, it has the address already, or the kernel refuses.
+    pub fn add_address(&self, link: &str, cidr: Cidr) -> Result<Owned<Address>, Error> {
+        let index = self.link(link)?.index;
+        let request = RouteNetlinkMessage::NewAddress(message(index, cidr));
+        self.routing()
+            .change(request, NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|error| Error::system("add", object(link, cidr), error))?;
+        let is_link_local = matches!(cidr.address(), IpAddr::V6(address) if address.is_unicast_link_local());
+        let undo = Undo::RemoveAddress { index, name: link.to_owned(), address: cidr };
+        Ok(Owned::new(Address { link: index, cidr, is_link_local }, self.undo(undo)))
+    }
+}
+
+pub(crate) fn remove(network: &Network, index: u32, link: &str, cidr: Cidr) -> Result<(), Error> {
+    let result = network.routing().change(RouteNetlinkMessage::DelAddress(message(index, cidr)), 0);
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error()) => {
+            Err(Error::new("remove", object(link, cidr), crate::ErrorKind::NotFound))
+        }
+        Err(error) => Err(Error::system("remove", object(link, cidr), error)),
+    }
+}
+
+fn object(link: &str, cidr: Cidr) -> String {
+    format!("address {cidr} of interface '{link}'")
+}
+
+fn message(index: u32, cidr: Cidr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = cidr.prefix();
+    message.header.family = if cidr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.attributes.push(AddressAttribute::Local(cidr.address()));
+    if cidr.is_ipv4() {
+        message.attributes.push(AddressAttribute::Address(cidr.address()));
+    } else {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
+fn from_message(message: &AddressMessage) -> Option<Address> {
+    let (mut local, mut other) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => other = Some(*address),
+            _ => {}
+        }
+    }
+    // IPv6 has only one of the two; on a point-to-point interface, the other one is the peer's.
+    let cidr = Cidr::new(local.or(other)?, message.header.prefix_len)?;
+    let is_link_local = message.header.scope == AddressScope::Link;
+    Some(Address { link: message.header.index, cidr, is_link_local })
+}

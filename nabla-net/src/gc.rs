@@ -1,0 +1,119 @@
+//! Cleaning up after those who could not do it themselves.
+
+use crate::{
+    error::Error,
+    link::{self, Link},
+    network::Network,
+    owner::Owner,
+    tc,
+};
+use nabla_core::MacAddress;
+
+/// Something that was left behind, and has been cleaned up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leftover {
+    /// An interface was deleted.
+    Link {
+        /// Its name.
+        name: String,
+        /// Who made it.
+        owner: Owner,
+    },
+    /// An interface that a guest had adopted was given back.
+    Adopted {
+        /// Its name.
+        name: String,
+        /// Who had adopted it.
+        owner: Owner,
+    },
+}
+
+impl Leftover {
+    /// Who left it behind.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// for leftover in network.collect_garbage()? {
+    ///     println!("process {} has left something", leftover.owner().pid());
+    /// }
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        match self {
+            Self::Link { owner, .. } | Self::Adopted { owner, .. } => *owner,
+        }
+    }
+}
+
+/// What follows the owner in the alias of an interface whose MAC address was changed: the address that it had.
+const MAC: &str = ":mac=";
+/// What follows that: the alias that it had.
+const WAS: &str = ":was=";
+
+/// The alias of an interface whose MAC address is changed for a time.
+pub(crate) fn changed_alias(owner: Owner, mac: MacAddress, before: &str) -> String {
+    format!("{owner}{MAC}{mac}{WAS}{before}")
+}
+
+/// The MAC address and the alias that an interface had before both were changed.
+fn before(alias: &str) -> Option<(MacAddress, &str)> {
+    let (_, rest) = alias.split_once(MAC)?;
+    let (mac, alias) = rest.split_once(WAS)?;
+    Some((mac.parse().ok()?, alias))
+}
+
+impl Network {
+    /// Undoes what was made with this library by processes that are gone without having undone it: deletes their
+    /// interfaces, and gives back what they had adopted. Doing it twice does no harm.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let bridge = network.create_bridge("br0")?;
+    /// assert_eq!(network.collect_garbage()?, [], "this process is alive");
+    /// # drop(bridge);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first thing that could not be cleaned up. The rest has been, as far as possible.
+    pub fn collect_garbage(&self) -> Result<Vec<Leftover>, Error> {
+        let (mut found, mut result) = (Vec::new(), Ok(()));
+        for link in self.links()? {
+            match self.collect_link(&link) {
+                Ok(leftovers) => found.extend(leftovers),
+                // One end of a cable takes the other one with it.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result.map(|()| found)
+    }
+
+    fn collect_link(&self, link: &Link) -> Result<Vec<Leftover>, Error> {
+        let mut found = Vec::new();
+        let name = || link.name.clone();
+        if let Some(redirect) = tc::redirect_of(self, link)?
+            && !redirect.owner.is_alive()
+        {
+            tc::remove_redirect(self, link.index, &link.name, redirect.qdisc)?;
+            found.push(Leftover::Adopted { name: name(), owner: redirect.owner });
+        }
+        if let Some(owner) = link.owner()
+            && !owner.is_alive()
+        {
+            if let Some((mac, alias)) = link.alias.as_deref().and_then(before) {
+                link::set_mac(self, link.index, &link.name, mac)?;
+                link::set_alias(self, link.index, &link.name, alias)?;
+                found.push(Leftover::Adopted { name: name(), owner });
+            } else {
+                link::delete(self, link.index, &link.name)?;
+                found.push(Leftover::Link { name: name(), owner });
+            }
+        }
+        Ok(found)
+    }
+}

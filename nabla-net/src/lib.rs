@@ -1,0 +1,74 @@
+//! What a guest's network needs from the host.
+//!
+//! A guest sees Ethernet frames through a tap. This crate makes taps, and what is around them: bridges, cables, addresses,
+//! routes, neighbours, in the current network namespace or any other. It speaks to the kernel itself (rtnetlink, tun(4)),
+//! synchronously, and runs no other program.
+//!
+//! * [`Network`] is a connection to one namespace. Everything is done through it.
+//! * What it makes or changes is an [`Owned`] guard, which undoes it when dropped. [`Tap`]s go away with their last
+//!   descriptor, so not even `kill -9` leaves any behind. For everything else there is
+//!   [`Network::collect_garbage`]: what is made here carries the mark of its [`Owner`].
+//! * [`Network::adopt`] gives a guest the interface that a container engine has prepared for a container.
+//! * [`Network::lend`] gives a guest a network of its own that only the host is in.
+//! * [`Forwarder`] passes connections to a port of the host on to a guest.
+//!
+//! ```
+//! # if !nabla_testkit::need::tap() { return Ok(()) }
+//! use nabla_net::{Network, TapOptions};
+//!
+//! let network = Network::isolated()?; // or Network::current()
+//! let bridge = network.create_bridge("br0")?;
+//! let tap = network.create_tap(&TapOptions::new().name("tap0"))?;
+//! let port = network.attach("tap0", "br0")?;
+//! network.set_up("br0")?;
+//! network.set_up("tap0")?;
+//! // tap.into_descriptor() is what the monitor takes.
+//! # drop((tap, port, bridge));
+//! # Ok::<(), nabla_net::Error>(())
+//! ```
+//!
+//! Nothing process-wide is touched. No thread of the caller changes its namespace.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::unwrap_used)]
+
+mod address;
+mod adopt;
+mod error;
+mod forward;
+mod gc;
+pub mod host;
+mod lend;
+mod link;
+mod namespace;
+mod neighbour;
+mod netlink;
+mod network;
+mod owned;
+mod owner;
+mod procfs;
+mod route;
+mod sys;
+mod tap;
+mod tc;
+
+pub use crate::{
+    address::Address,
+    adopt::{AdoptOptions, Adopted, Connection},
+    error::{Error, ErrorKind},
+    forward::Forwarder,
+    gc::Leftover,
+    lend::{LendOptions, Lent},
+    link::{Link, VethPair},
+    namespace::Namespace,
+    neighbour::Neighbour,
+    network::Network,
+    owned::Owned,
+    owner::Owner,
+    route::Route,
+    tap::{Tap, TapOptions},
+};
+pub use nabla_core::{
+    MacAddress,
+    net::{Cidr, ConfigStyle, NetConfig, NetRoute},
+};

@@ -1,0 +1,232 @@
+//! Routes of the main table.
+
+use crate::{
+    error::Error,
+    network::Network,
+    owned::{Owned, Undo},
+};
+use nabla_core::net::Cidr;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A route of the main table to addresses of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads; a prefix of 0 bits is the default route.
+    pub destination: Cidr,
+    /// Through whom; directly where it is `None`.
+    pub gateway: Option<IpAddr>,
+    /// Index of the interface.
+    pub link: u32,
+    /// Whether the gateway is on the link although no address of the interface says so.
+    pub on_link: bool,
+    /// Priority: the lowest wins.
+    pub metric: u32,
+    /// Whether the kernel added it along with an address.
+    pub by_kernel: bool,
+}
+
+impl Route {
+    /// A route through an interface to those who are directly there.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// use nabla_net::Route;
+    ///
+    /// network.set_up("lo")?;
+    /// let lo = network.link("lo")?.index;
+    /// let route = network.add_route(Route::direct("10.5.0.0/16".parse()?, lo))?;
+    /// assert_eq!(route.gateway, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn direct(destination: Cidr, link: u32) -> Self {
+        Self { destination, gateway: None, link, on_link: false, metric: 0, by_kernel: false }
+    }
+
+    /// The default route through a gateway.
+    ///
+    /// ```
+    /// let route = nabla_net::Route::default_through([10, 0, 0, 1].into(), 2);
+    /// assert_eq!(route.destination.to_string(), "0.0.0.0/0");
+    /// ```
+    #[must_use]
+    pub fn default_through(gateway: IpAddr, link: u32) -> Self {
+        let destination = any(gateway.is_ipv4());
+        Self { destination, gateway: Some(gateway), link, on_link: false, metric: 0, by_kernel: false }
+    }
+}
+
+fn any(ipv4: bool) -> Cidr {
+    let address = if ipv4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    Cidr::new(address, 0).unwrap_or(Cidr::host(address))
+}
+
+impl Network {
+    /// Every unicast route of the main table, of both families.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// use nabla_net::{Network, Route};
+    ///
+    /// let network = Network::isolated()?;
+    /// let _pair = network.create_veth("a", "b")?;
+    /// network.set_up("a")?;
+    /// network.set_up("b")?;
+    /// let _address = network.add_address("a", "10.0.0.2/24".parse()?)?;
+    /// let link = network.link("a")?.index;
+    /// let route = network.add_route(Route::default_through([10, 0, 0, 1].into(), link))?;
+    /// assert!(network.routes()?.contains(&route));
+    /// route.release()?;
+    /// assert!(network.routes()?.iter().all(|route| route.by_kernel));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn routes(&self) -> Result<Vec<Route>, Error> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let answers = self
+                .routing()
+                .list(&RouteNetlinkMessage::GetRoute(message))
+                .map_err(|error| Error::system("list", "the routes", error))?;
+            routes.extend(answers.iter().filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(message) => from_message(message),
+                _ => None,
+            }));
+        }
+        Ok(routes)
+    }
+
+    /// Adds a route until this is undone.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::root() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// use nabla_net::Route;
+    ///
+    /// let _pair = network.create_veth("eth0", "peer")?;
+    /// network.set_up("peer")?;
+    /// network.set_up("eth0")?;
+    /// let _address = network.add_address("eth0", "10.0.0.2/24".parse()?)?;
+    /// let eth0 = network.link("eth0")?.index;
+    /// let route = network.add_route(Route::default_through("10.0.0.1".parse()?, eth0))?;
+    /// assert!(network.routes()?.iter().any(|route| route.gateway == Some([10, 0, 0, 1].into())));
+    /// route.release()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When there is such a route already, the interface is missing or down, or the kernel refuses.
+    pub fn add_route(&self, route: Route) -> Result<Owned<Route>, Error> {
+        self.routing()
+            .change(RouteNetlinkMessage::NewRoute(message(&route)), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|error| match error.raw_os_error() {
+                Some(code) if code == rustix::io::Errno::NETUNREACH.raw_os_error() => Error::new(
+                    "add",
+                    object(&route),
+                    crate::ErrorKind::Other(
+                        "no address of the interface reaches the gateway; set on_link if it is there all the same"
+                            .to_owned(),
+                    ),
+                ),
+                _ => Error::system("add", object(&route), error),
+            })?;
+        Ok(Owned::new(route, self.undo(Undo::RemoveRoute(route))))
+    }
+}
+
+pub(crate) fn remove(network: &Network, route: &Route) -> Result<(), Error> {
+    let result = network.routing().change(RouteNetlinkMessage::DelRoute(message(route)), 0);
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
+            Err(Error::new("remove", object(route), crate::ErrorKind::NotFound))
+        }
+        Err(error) => Err(Error::system("remove", object(route), error)),
+    }
+}
+
+fn object(route: &Route) -> String {
+    match route.gateway {
+        Some(gateway) => format!("route to {} through {gateway}", route.destination),
+        None => format!("route to {}", route.destination),
+    }
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+fn message(route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family =
+        if route.destination.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    header.destination_prefix_length = route.destination.prefix();
+    header.table = RouteHeader::RT_TABLE_MAIN;
+    header.protocol = RouteProtocol::Static;
+    header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    header.kind = RouteType::Unicast;
+    if route.on_link {
+        header.flags = RouteFlags::Onlink;
+    }
+    if route.destination.prefix() > 0 {
+        let destination = route.destination.network().address();
+        message.attributes.push(RouteAttribute::Destination(route_address(destination)));
+    }
+    if let Some(gateway) = route.gateway {
+        message.attributes.push(RouteAttribute::Gateway(route_address(gateway)));
+    }
+    if route.metric > 0 {
+        message.attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    message.attributes.push(RouteAttribute::Oif(route.link));
+    message
+}
+
+fn from_message(message: &RouteMessage) -> Option<Route> {
+    let header = &message.header;
+    let mut table = u32::from(header.table);
+    let mut route = Route::direct(any(header.address_family == AddressFamily::Inet), 0);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => {
+                route.destination = Cidr::new(ip_address(address)?, header.destination_prefix_length)?;
+            }
+            RouteAttribute::Gateway(address) => route.gateway = ip_address(address),
+            RouteAttribute::Oif(index) => route.link = *index,
+            RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    route.on_link = header.flags.contains(RouteFlags::Onlink);
+    route.by_kernel = header.protocol == RouteProtocol::Kernel;
+    let is_ours = header.kind == RouteType::Unicast && table == u32::from(RouteHeader::RT_TABLE_MAIN);
+    Some(route).filter(|route| is_ours && route.link != 0)
+}
