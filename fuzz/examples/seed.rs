@@ -11,13 +11,14 @@ use common::{
     },
 };
 use nabla_core::{DeviceKind, Manifest};
+use nabla_iso::{Entry, ImageBuilder};
 use std::{error::Error, fs, path::Path};
 
 type Seeds = Vec<(&'static str, Vec<u8>)>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for (target, seeds) in [("image", images()), ("manifest", manifests())] {
+    for (target, seeds) in [("image", images()), ("iso", isos()?), ("manifest", manifests())] {
         let folder = corpus.join(target);
         fs::create_dir_all(&folder)?;
         for (name, bytes) in seeds {
@@ -25,6 +26,28 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// Images of file systems.
+fn isos() -> Result<Seeds, Box<dyn Error>> {
+    let small = || {
+        ImageBuilder::new()
+            .entry("/a/file", Entry::bytes(*b"contents"))
+            .entry("/a/link", Entry::symlink("../a/./file"))
+            .entry("/null", Entry::character_device(1, 3))
+    };
+    let mut seeds = Seeds::new();
+    for (name, builder) in [
+        ("small", small()),
+        ("joliet", small().joliet(true)),
+        ("deep", small().entry("/a/b/c/d/e/f/g/h/i", Entry::bytes(*b"deep"))),
+        ("long", small().entry(format!("/{}", "n".repeat(255)), Entry::symlink("t/".repeat(1500)))),
+    ] {
+        let mut bytes = Vec::new();
+        builder.plan()?.write_to(&mut bytes)?;
+        seeds.push((name, bytes));
+    }
+    Ok(seeds)
 }
 
 /// A guest without a note, as small as it can be.

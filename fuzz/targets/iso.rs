@@ -1,0 +1,9 @@
+//! Any bytes as an image of a file system, read as far as it can be.
+#![no_main]
+
+#[path = "../../nabla-iso/tests/checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|image: &[u8]| {
+    checks::image(image);
+});

@@ -1,0 +1,66 @@
+//! What must hold for the reader whatever bytes an image has. Used by the tests and by the fuzz target.
+
+use nabla_iso::reader::{Kind, ReadError, Source, Volume};
+use std::{cell::Cell, io, os::unix::ffi::OsStrExt};
+
+/// An image that sees to it that nothing outside of it is read, and that not too much is.
+struct Watched<'a> {
+    bytes: &'a [u8],
+    left: Cell<u64>,
+}
+
+/// How often the whole image may be read, by everything that is done with it here.
+const TIMES: u64 = 2000;
+/// What may be read of a small one in any case.
+const SPARE: u64 = 64 << 20;
+
+impl Source for Watched<'_> {
+    type Error = io::Error;
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        buffer.copy_from_slice(&self.bytes[start..start + buffer.len()]);
+        let left = self.left.get().checked_sub(buffer.len() as u64);
+        self.left.set(left.expect("the image is read again and again"));
+        Ok(())
+    }
+}
+
+/// Reads everything that can be read.
+pub fn image(bytes: &[u8]) {
+    let left = Cell::new(bytes.len() as u64 * TIMES + SPARE);
+    let _ = read(&Watched { bytes, left });
+}
+
+fn read(source: &Watched<'_>) -> Result<(), ReadError<io::Error>> {
+    let volume = Volume::open(source)?;
+    let _ = volume.verify();
+    let mut buffer = [0; 4096];
+    let mut looked_up = 0;
+    for entry in volume.walk(volume.root())? {
+        let entry = entry?;
+        let name = entry.name().as_bytes();
+        assert!(!name.is_empty() && name.len() <= 255 && !name.contains(&b'/') && !name.contains(&0));
+        assert!(!matches!(name, b"." | b".."));
+        if let Ok(target) = volume.read_link(&entry.node, &mut buffer) {
+            assert!(entry.node.kind == Kind::Symlink && !target.is_empty() && !target.contains(&0));
+        }
+        for offset in [0, entry.node.size / 2, entry.node.size, u64::MAX] {
+            if let Ok(length) = volume.read_file(&entry.node, offset, &mut buffer) {
+                let expected = entry.node.size.saturating_sub(offset).min(buffer.len() as u64);
+                assert_eq!(length as u64, expected);
+            }
+        }
+        // Each looks through whole directories, so not for all.
+        looked_up += 1;
+        if looked_up <= 10 {
+            let _ = volume.lookup(entry.path.as_os_str().as_bytes());
+            let _ = volume.lookup(b"a/link/../../a/b/c/d/e/f/g/h/i");
+        }
+    }
+    Ok(())
+}

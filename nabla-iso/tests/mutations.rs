@@ -1,0 +1,163 @@
+//! Mutated images: no panic, no endless reading, and no more memory than in proportion to the image.
+//!
+//! `NABLA_FUZZ_RUNS=10000000 cargo test --release -p nabla-iso --test mutations` for a long run, with
+//! `NABLA_FUZZ_SEED` for another one.
+
+mod checks;
+
+use nabla_iso::{Entry, ImageBuilder};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    env, fs,
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+/// Counts what is allocated.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is done by the system's allocator; this only counts.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What is allocated by one test counts for nobody else.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Bytes of memory for each byte of an image, and for any.
+const FACTOR: usize = 64;
+const SPARE: usize = 256 << 10;
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() >> 16).unwrap() % end.max(1)
+    }
+}
+
+/// Small images that have everything.
+fn seeds() -> Vec<Vec<u8>> {
+    let image = |builder: ImageBuilder| {
+        let mut bytes = Vec::new();
+        builder.plan().unwrap().write_to(&mut bytes).unwrap();
+        bytes
+    };
+    let small = || {
+        ImageBuilder::new()
+            .entry("/a/b/file", Entry::bytes(*b"contents"))
+            .entry("/a/link", Entry::symlink("../a/b/./file"))
+            .entry("/dev/null", Entry::character_device(1, 3))
+            .entry("/a/hard", Entry::hard_link("/a/b/file"))
+    };
+    vec![
+        image(small()),
+        image(small().joliet(true)),
+        image(
+            small()
+                .entry("/a/b/c/d/e/f/g/h/i/j", Entry::bytes(*b"deep"))
+                .entry("/x/b/c/d/e/f/g/h", Entry::directory()),
+        ),
+        image(small().entry(format!("/{}", "n".repeat(255)), Entry::symlink("t/".repeat(2000)))),
+    ]
+}
+
+/// Changes an image a little.
+fn mutate(image: &mut Vec<u8>, random: &mut Random) {
+    // The system area in front is not looked at.
+    const START: usize = 16 * 2048;
+    for _ in 0..=random.below(6) {
+        let at = START + random.below(image.len().saturating_sub(START + 16));
+        if at + 16 > image.len() {
+            return;
+        }
+        match random.below(8) {
+            0 => image[at] ^= 1 << random.below(8),
+            1 => image[at] = random.next().to_le_bytes()[0],
+            2 => image[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+            // A number in both byte orders, as most are.
+            3 | 4 => {
+                let small = u32::try_from(random.below(64)).unwrap();
+                let value = [small, u32::MAX, 1 << 31, 2048, u32::try_from(random.next() >> 32).unwrap()]
+                    [random.below(5)];
+                image[at..at + 4].copy_from_slice(&value.to_le_bytes());
+                image[at + 4..at + 8].copy_from_slice(&value.to_be_bytes());
+            }
+            // A piece of it somewhere else.
+            5 | 6 => {
+                let length = [8, 28, 44, 120, 2048][random.below(5)].min(image.len() - at);
+                let from = START + random.below(image.len() - START - length + 1);
+                image.copy_within(from..from + length, at);
+            }
+            _ => image.truncate(at),
+        }
+        if image.len() <= START + 64 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn mutated_images_do_no_harm() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = |name: &str, default| env::var(name).map_or(default, |text| text.parse::<u64>().unwrap());
+    let runs = number("NABLA_FUZZ_RUNS", 20_000);
+    let mut random = Random(number("NABLA_FUZZ_SEED", 1) | 1);
+    let seeds = seeds();
+    let mut image = Vec::new();
+    for run in 0..runs {
+        let seed = &seeds[random.below(seeds.len())];
+        image.clear();
+        image.extend_from_slice(seed);
+        mutate(&mut image, &mut random);
+        let before = NOW.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        checks::image(&image);
+        let used = PEAK.load(Relaxed) - before;
+        assert!(
+            used <= image.len() * FACTOR + SPARE,
+            "run {run}: {used} bytes for an image of {}",
+            image.len()
+        );
+    }
+}
+
+#[test]
+fn the_corpus_does_no_harm() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/iso");
+    let mut files = 0;
+    for entry in fs::read_dir(corpus).unwrap() {
+        checks::image(&fs::read(entry.unwrap().path()).unwrap());
+        files += 1;
+    }
+    assert!(files >= 4);
+}
