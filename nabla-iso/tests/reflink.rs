@@ -1,0 +1,83 @@
+//! On a file system with reflinks, an image shares its blocks with its sources.
+
+mod common;
+
+use common::run;
+use nabla_iso::{
+    ImageBuilder,
+    reader::{ImageFile, Volume},
+};
+use nabla_testkit::need;
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// An XFS in a file, mounted as long as this is there.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(directory: &Path) -> Self {
+        let (image, point) = (directory.join("xfs"), directory.join("mounted"));
+        File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        fs::create_dir(&point).unwrap();
+        run(
+            "mkfs.xfs",
+            &["-q", "-m", "reflink=1"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([image.as_os_str()])
+                .collect::<Vec<_>>(),
+        );
+        run(
+            "mount",
+            &["-o", "loop"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([image.as_os_str(), point.as_os_str()])
+                .collect::<Vec<_>>(),
+        );
+        Self(point)
+    }
+
+    fn free(&self) -> u64 {
+        rustix::fs::sync();
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        stat.f_bfree * stat.f_frsize
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn large_files_take_no_room_in_an_image() {
+    if !need::root() || !need::program("mkfs.xfs") || !need::file("/dev/loop-control") {
+        return;
+    }
+    const SIZE: usize = 64 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = Mounted::new(directory.path());
+    let root = mounted.0.join("root");
+    fs::create_dir(&root).unwrap();
+    // An odd size: the rest of a block is copied.
+    let contents: Vec<u8> = (0..SIZE + 777).map(|i| (i % 251).to_le_bytes()[0]).collect();
+    fs::write(root.join("large"), &contents).unwrap();
+    fs::write(root.join("small"), "small").unwrap();
+    let before = mounted.free();
+    let image = mounted.0.join("image.iso");
+    ImageBuilder::new().directory(&root).plan().unwrap().write_file(&image).unwrap();
+    let taken = before - mounted.free();
+    assert!(taken < 4 << 20, "the image takes {taken} bytes");
+    let volume = Volume::open(ImageFile::open(&image).unwrap()).unwrap();
+    let mut back = Vec::new();
+    volume.open_file(b"large").unwrap().read_to_end(&mut back).unwrap();
+    assert!(back == contents);
+    assert_eq!(volume.verify().problems, []);
+}
