@@ -1,7 +1,7 @@
 //! What is compared.
 
 use crate::{
-    bindings, network,
+    bindings, images, network,
     pairs::{Measured, measure},
     program::{find, proportional_memory, time},
 };
@@ -166,6 +166,10 @@ pub enum Peer {
     KvmNetwork,
     /// Taps, `wrk`, and `solo5-hvt` with guests of our SDK, which it runs only where ring 0 is not interpreted.
     HvtNetwork,
+    /// A program on PATH.
+    Program(&'static str),
+    /// A file system with reflinks, as root.
+    Reflinks,
 }
 
 /// A comparison of two things.
@@ -188,6 +192,8 @@ impl Comparison {
     pub fn is_possible(&self, setup: &Setup) -> bool {
         match self.peer {
             Peer::None => true,
+            Peer::Program(name) => find(name).is_some(),
+            Peer::Reflinks => images::can_share(),
             Peer::Spt => setup.solo5_spt.is_some(),
             Peer::Kvm => setup.hvt_guests.is_some(),
             Peer::Hvt => setup.hvt_guests.is_some() && setup.solo5_hvt.is_some(),

@@ -5,6 +5,7 @@
 
 mod bindings;
 mod comparisons;
+mod images;
 mod machines;
 mod network;
 mod pairs;
@@ -49,7 +50,9 @@ fn main() -> Result<()> {
     let guests = [options.guests, options.hvt_guests, options.httpd, options.hvt_httpd];
     let setup = comparisons::Setup::new(options.nabla, guests)?;
     let mut results = Vec::new();
-    for comparison in comparisons::all().into_iter().chain(machines::all()).chain(network::all()) {
+    for comparison in
+        comparisons::all().into_iter().chain(machines::all()).chain(network::all()).chain(images::all())
+    {
         if options.only.as_ref().is_some_and(|only| !comparison.name.contains(only)) {
             continue;
         }
