@@ -143,6 +143,9 @@ pub fn main(args: &BuildArgs) -> anyhow::Result<u8> {
         {
             return Ok(0);
         }
+        Err(nabla_iso::Error::Io { path, source, .. }) if to_stdout && path == Path::new("the stream") => {
+            return Err(source).context("cannot write the image to standard output");
+        }
         result => result?,
     }
     let summary = Summary::new(args, &plan, start);

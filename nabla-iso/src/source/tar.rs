@@ -27,6 +27,16 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// A file whose name starts so removes the file of the rest of the name, which is in a lower layer.
 const WHITEOUT: &[u8] = b".wh.";
 
+/// How compressed streams begin.
+const COMPRESSED: [(&[u8], &str); 5] = [
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+];
+const LONGEST_MAGIC: usize = 6;
+
 /// How to read a layer.
 #[derive(Debug)]
 pub struct Layer<'a> {
@@ -60,6 +70,21 @@ impl Layer<'_> {
         Error::Tar { name, source: io::Error::new(io::ErrorKind::InvalidData, why) }
     }
 
+    /// The stream, unless it begins as compressed ones do.
+    fn not_compressed(&self, mut stream: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, Error> {
+        let mut start = Vec::with_capacity(LONGEST_MAGIC);
+        stream
+            .by_ref()
+            .take(LONGEST_MAGIC as u64)
+            .read_to_end(&mut start)
+            .map_err(|error| self.failed(error))?;
+        if let Some((_, name)) = COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)) {
+            let why = format!("it is compressed with {name}, and is to be unpacked before");
+            return Err(self.failed(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
+        Ok(Box::new(io::Cursor::new(start).chain(stream)))
+    }
+
     /// Adds everything in the stream to the tree, on top of what is there.
     pub fn add(
         &self,
@@ -67,7 +92,7 @@ impl Layer<'_> {
         spool: &mut Option<Spool>,
         stream: Box<dyn Read + Send>,
     ) -> Result<(), Error> {
-        let mut archive = Archive::new(stream);
+        let mut archive = Archive::new(self.not_compressed(stream)?);
         let entries: Entries<'_, _> = archive.entries().map_err(|error| self.failed(error))?;
         for (files, entry) in entries.enumerate() {
             let mut entry = entry.map_err(|error| self.failed(error))?;
