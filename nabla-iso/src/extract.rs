@@ -6,10 +6,11 @@ use crate::{
     progress::{Phase, Progress, Reporter},
     reader::{Kind, Node, ReadError, Source, Volume, WalkEntry},
     source::blob::open_beneath,
+    write::output,
 };
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid},
+    fs::{self, AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid},
     io::Errno,
 };
 use std::{
@@ -96,7 +97,8 @@ impl Extractor {
     /// Unpacks everything into the directory `target`, which must not exist or be empty.
     ///
     /// It appears when it is complete; until then what is unpacked is beside it, under a name that starts with a dot and
-    /// ends in `.partial`, readable by nobody else. Nothing outside is touched, whatever the image contains.
+    /// ends in `.partial`, readable by nobody else, which the next call for that directory removes should this program be
+    /// killed. Nothing outside is touched, whatever the image contains.
     ///
     /// # Errors
     ///
@@ -109,13 +111,11 @@ impl Extractor {
     ) -> Result<ExtractSummary, Error> {
         let target = target.as_ref();
         let partial = Partial::new(target)?;
-        let root = fs::open(&partial.0, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| Error::io("open", &partial.0, error))?;
         let is_root = rustix::process::geteuid().is_root();
         let size = volume.source().size();
         let mut job = Job {
             volume,
-            root,
+            root: partial.fd.as_fd(),
             shown: target,
             limit: self.limit.unwrap_or_else(|| size.saturating_mul(TIMES).saturating_add(SPARE)),
             image_size: size,
@@ -136,7 +136,12 @@ impl Extractor {
 }
 
 /// A directory that is removed unless it is finished.
-struct Partial(PathBuf);
+struct Partial {
+    path: PathBuf,
+    /// Open, and locked so that nobody takes it for a leftover.
+    fd: OwnedFd,
+    finished: bool,
+}
 
 impl Partial {
     fn new(target: &Path) -> Result<Self, Error> {
@@ -148,14 +153,21 @@ impl Partial {
             return Err(Error::io("unpack into", target, Errno::EXIST));
         }
         let name = target.file_name().ok_or_else(|| Error::io("unpack into", target, Errno::INVAL))?;
-        let name = &name.as_bytes()[..name.len().min(200)];
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        output::remove_leftovers(parent.unwrap_or(Path::new(".")), name);
         for attempt in 0_u32.. {
-            let mut partial = b".".to_vec();
-            partial.extend_from_slice(name);
-            partial.extend_from_slice(format!(".nabla-iso-{}-{attempt}.partial", process::id()).as_bytes());
+            let mut partial = output::prefix(name);
+            partial.extend_from_slice(format!("{}-{attempt}", process::id()).as_bytes());
+            partial.extend_from_slice(output::PARTIAL);
             let path = target.with_file_name(OsStr::from_bytes(&partial));
             match fs::mkdirat(CWD, &path, Mode::RWXU) {
-                Ok(()) => return Ok(Self(path)),
+                Ok(()) => {
+                    let fd = fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                        .map_err(|error| Error::io("open", &path, error))?;
+                    // Nobody else has it open.
+                    let _ = fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
+                    return Ok(Self { path, fd, finished: false });
+                }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(Error::io("make the directory", &path, error)),
             }
@@ -163,16 +175,18 @@ impl Partial {
         Err(Error::io("make a directory for", target, Errno::EXIST))
     }
 
-    fn finish(self, target: &Path) -> Result<(), Error> {
-        fs::rename(&self.0, target).map_err(|error| Error::io("make the directory", target, error))?;
-        std::mem::forget(self);
+    fn finish(mut self, target: &Path) -> Result<(), Error> {
+        fs::rename(&self.path, target).map_err(|error| Error::io("make the directory", target, error))?;
+        self.finished = true;
         Ok(())
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        if !self.finished {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -197,7 +211,7 @@ fn path_of(made: &[Made], mut number: usize) -> Vec<u8> {
 
 struct Job<'a, S> {
     volume: &'a Volume<S>,
-    root: OwnedFd,
+    root: BorrowedFd<'a>,
     shown: &'a Path,
     limit: u64,
     image_size: u64,
@@ -235,8 +249,7 @@ impl<S: Source<Error = io::Error>> Job<'_, S> {
             let parent = way.last().copied().unwrap_or(0);
             if open.as_ref().is_none_or(|(there, _)| *there != parent) {
                 let path = path_of(&self.made, parent);
-                let fd =
-                    open_beneath(&self.root, &path).map_err(|error| self.failed("open", &path, error))?;
+                let fd = open_beneath(self.root, &path).map_err(|error| self.failed("open", &path, error))?;
                 open = Some((parent, fd));
             }
             let Some((_, directory)) = &open else { continue };
@@ -326,7 +339,7 @@ impl<S: Source<Error = io::Error>> Job<'_, S> {
         path: &[u8],
     ) -> Result<(), Error> {
         let failed = |error| self.failed("make the link", path, error);
-        let other = open_beneath(&self.root, &path_of(&self.made, parent)).map_err(failed)?;
+        let other = open_beneath(self.root, &path_of(&self.made, parent)).map_err(failed)?;
         fs::linkat(other, first, directory, name, AtFlags::empty()).map_err(failed)
     }
 
@@ -399,7 +412,7 @@ impl<S: Source<Error = io::Error>> Job<'_, S> {
         for number in (0..self.made.len()).rev() {
             let path = path_of(&self.made, number);
             let directory =
-                open_beneath(&self.root, &path).map_err(|error| self.failed("open", &path, error))?;
+                open_beneath(self.root, &path).map_err(|error| self.failed("open", &path, error))?;
             let node = self.made[number].node;
             self.attributes(directory.as_fd(), &path, &node)?;
         }

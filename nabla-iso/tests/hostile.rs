@@ -146,6 +146,17 @@ fn bombs_are_not_unpacked() {
 }
 
 #[test]
+fn what_a_killed_program_has_left_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let volume = Volume::open(ImageBuilder::new().entry("/x", Entry::bytes(*b"x")).plan().unwrap()).unwrap();
+    fs::create_dir_all(directory.path().join(".x.nabla-iso-1-0.partial/y")).unwrap();
+    Extractor::new().extract(&volume, directory.path().join("x")).unwrap();
+    let names: Vec<_> =
+        fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["x"]);
+}
+
+#[test]
 fn nothing_is_unpacked_over_something() {
     let directory = tempfile::tempdir().unwrap();
     let volume = Volume::open(ImageBuilder::new().entry("/x", Entry::bytes(*b"x")).plan().unwrap()).unwrap();

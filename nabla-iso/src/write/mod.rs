@@ -2,7 +2,7 @@
 
 mod copy;
 mod ioctl;
-mod output;
+pub(crate) mod output;
 mod unit;
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use rustix::{
-    fd::AsFd,
-    fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags},
+    fd::{AsFd, OwnedFd},
+    fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags},
     io::Errno,
 };
 use std::{
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// How the names of files end that are not complete.
-const PARTIAL: &[u8] = b".partial";
+pub const PARTIAL: &[u8] = b".partial";
 /// What an incomplete file's name has between that of the image and a number.
 const MARK: &[u8] = b".nabla-iso-";
 
@@ -183,8 +183,8 @@ fn free_name<T>(
     }
 }
 
-/// A long name is cut, so that there is room for the rest.
-fn prefix(name: &OsStr) -> Vec<u8> {
+/// How the name of something incomplete begins. A long name is cut, so that there is room for the rest.
+pub fn prefix(name: &OsStr) -> Vec<u8> {
     let name = name.as_bytes();
     let mut prefix = b".".to_vec();
     prefix.extend_from_slice(&name[..name.len().min(200)]);
@@ -192,8 +192,8 @@ fn prefix(name: &OsStr) -> Vec<u8> {
     prefix
 }
 
-/// Removes incomplete files for this name that nobody writes any more.
-fn remove_leftovers(directory: &Path, name: &OsStr) {
+/// Removes incomplete files and directories for this name that nobody writes any more.
+pub fn remove_leftovers(directory: &Path, name: &OsStr) {
     let prefix = prefix(name);
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
@@ -206,9 +206,16 @@ fn remove_leftovers(directory: &Path, name: &OsStr) {
         if let Ok(file) = fs::open(&path, flags, Mode::empty())
             && fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
-            let _ = fs::unlink(&path);
+            let _ = match file_type(&file) {
+                FileType::Directory => std::fs::remove_dir_all(&path),
+                _ => std::fs::remove_file(&path),
+            };
         }
     }
+}
+
+fn file_type(file: &OwnedFd) -> FileType {
+    fs::fstat(file).map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
 }
 
 #[cfg(test)]
