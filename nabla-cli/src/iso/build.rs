@@ -270,6 +270,7 @@ fn show(bar: &ProgressBar, progress: Progress) {
             bar.set_style(style);
         }
         bar.set_length(bytes_total);
+        bar.reset_eta();
     }
     bar.set_message(match phase {
         Phase::Scanning => format!("looking for files: {files}"),
