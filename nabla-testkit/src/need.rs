@@ -67,12 +67,6 @@ pub fn landlock() -> bool {
     need(lsm.contains("landlock"), "needs a kernel with Landlock")
 }
 
-/// There is a file, or a device.
-#[must_use]
-pub fn file(path: &str) -> bool {
-    need(Path::new(path).exists(), &format!("needs {path}"))
-}
-
 /// A Python that has a module: the one on PATH, or that of the system, for which packages are.
 #[must_use]
 pub fn python(module: &str) -> Option<&'static str> {

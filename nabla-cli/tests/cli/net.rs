@@ -362,8 +362,8 @@ fn user_without_rights_runs_on_a_tap_that_root_made() {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (disks, disk) = disk_image();
-    const SCRIPT: &str = "cp \"$1\" nabla && cp \"$2\" guest && cp \"$3\" disk && chmod 644 disk && mknod tun c 10 200 \
-        && chmod 666 tun && mount --bind tun /dev/net/tun \
+    const SCRIPT: &str = "cp \"$1\" nabla && cp \"$2\" guest && cp \"$3\" disk && chmod 644 disk && mkdir dev \
+        && mount -t tmpfs none dev && mknod dev/tun c 10 200 && chmod 666 dev/tun && mount --bind dev/tun /dev/net/tun \
         && exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs \
            ./nabla run guest --disk disk,ro --net tap0,address=10.6.0.2/24";
     let mut command = Command::new("unshare");
