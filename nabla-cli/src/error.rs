@@ -15,7 +15,8 @@ pub const NOT_FOUND: u8 = 127;
 pub fn report(error: &anyhow::Error) -> u8 {
     let monitor = error.downcast_ref::<Error>();
     let network = error.downcast_ref::<nabla_net::Error>();
-    let hint = monitor.and_then(hint).or_else(|| network.and_then(network_hint));
+    let hint = monitor.and_then(|error| hint(error).or_else(|| error.advice()));
+    let hint = hint.or_else(|| network.and_then(network_hint));
     let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
     output::complain(&format!("nabla: {}{hint}", output::one_line(&fold(error))));
     match monitor.map(Error::kind) {

@@ -1,6 +1,10 @@
 //! Why a guest could not be started or watched.
 
-use crate::device::{DiskError, TapError};
+use crate::{
+    device::{DiskError, TapError},
+    exit::ExitStatus,
+    step::{self, LaunchStep},
+};
 use nabla_core::{Abi, CommandLineError, DeviceKind, ImageError, layout::MemoryError};
 use std::{io, path::PathBuf};
 use thiserror::Error;
@@ -126,9 +130,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Supervision was asked for and cannot be had.
-    #[error(
-        "the guest cannot be supervised: {source} (is ptrace forbidden here? see /proc/sys/kernel/yama/ptrace_scope)"
-    )]
+    #[error("the guest cannot be supervised")]
     Supervision {
         /// The system's reason.
         source: io::Error,
@@ -144,23 +146,19 @@ pub enum Error {
         "namespaces, another identity and a cgroup are for guests that are processes of their own; this one is in a virtual machine, which this program is: put the program there"
     )]
     NotForVirtualMachines,
-    /// The guest's process could not be set up.
-    #[error("cannot {step}: {source}{hint}")]
+    /// The guest could not be set up.
+    #[error("cannot {step}")]
     Launch {
         /// What was being done.
-        step: String,
+        step: LaunchStep,
         /// The system's reason.
         source: io::Error,
-        /// What to do about it, where that is known; starts with a semicolon.
-        hint: String,
     },
     /// The kernel killed the guest's process before it reached the guest.
-    #[error("the guest's process was killed while it was set up ({status}){hint}")]
+    #[error("the guest's process ended while it was set up: {status}")]
     Killed {
-        /// How, as text.
-        status: String,
-        /// What to do about it, where that is known; starts with a semicolon.
-        hint: String,
+        /// How it ended.
+        status: ExitStatus,
     },
     /// The process that watches over guests is gone, and with it what it knew.
     #[error("how the guest ended is not known: its supervisor has been killed, and the guest with it")]
@@ -202,6 +200,17 @@ impl Error {
             | Self::UnsupportedAbi { .. }
             | Self::WritableExecutable { .. } => ErrorKind::NotRunnable,
             _ => ErrorKind::Other,
+        }
+    }
+
+    /// What to do about it, as a part of a sentence, where that is known and the message does not say it.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Launch { step, source } => step.advice(source),
+            Self::Supervision { source } => LaunchStep::Supervise.advice(source),
+            Self::Killed { .. } => step::advice_when_killed(),
+            _ => None,
         }
     }
 }

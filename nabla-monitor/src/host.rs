@@ -1,5 +1,6 @@
 //! What this host can do for guests, and what to do about what it cannot.
 
+use crate::sysctl;
 use std::{fs, io, path::Path};
 
 /// How many processes the kernel has killed for want of memory since it started.
@@ -18,47 +19,6 @@ pub(crate) fn cgroup_oom_kills(cgroup: &Path) -> Option<u64> {
 
 fn counter(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-}
-
-/// What to do about a step of the launcher that failed.
-pub(crate) fn launch_hint(error: &io::Error, step: &str) -> String {
-    use rustix::io::Errno;
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    let hint = match errno {
-        Some(Errno::NOMEM) if step.contains("guest memory") => {
-            match read_number("/proc/sys/vm/overcommit_memory") {
-                Some(2) => {
-                    "; vm.overcommit_memory is 2, so all of it must be available at once: give the guest less memory, or set it to 0 or 1"
-                }
-                _ => "; give the guest less memory, or raise the limit on address space (ulimit -v)",
-            }
-        }
-        Some(Errno::EXIST) if step.contains("guest memory") => "; give the guest less memory",
-        Some(Errno::INVAL) if step.contains("huge pages") => "; this kernel has no transparent huge pages",
-        Some(Errno::ACCESS | Errno::PERM) if step.contains("segment") => {
-            "; is the image on a file system that forbids executing?"
-        }
-        Some(Errno::PERM) if step.contains("user id") || step.contains("group") => {
-            "; another identity takes root"
-        }
-        _ => "",
-    };
-    hint.to_owned()
-}
-
-/// What to do about a launcher that the kernel killed.
-pub(crate) fn launch_killed_hint() -> String {
-    match read_number("/proc/sys/vm/mmap_min_addr") {
-        Some(min) if min > nabla_core::abi::spt::MEMORY_BASE => format!(
-            "; vm.mmap_min_addr is {min}, and guests are loaded at {base}: sysctl vm.mmap_min_addr={base}",
-            base = nabla_core::abi::spt::MEMORY_BASE
-        ),
-        _ => String::new(),
-    }
-}
-
-fn read_number(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// How well something that guests need works here.
@@ -162,11 +122,10 @@ fn probe_guest(supervision: crate::Supervision) -> Result<(), String> {
 
 fn probe(image: &[u8], supervision: crate::Supervision) -> Result<(), String> {
     use std::io::Write;
-    let text = |error: &dyn std::fmt::Display| error.to_string();
     let mut file = fs::File::from(
-        rustix::fs::memfd_create("nabla-probe", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| text(&e))?,
+        rustix::fs::memfd_create("nabla-probe", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| sentence(&e))?,
     );
-    file.write_all(image).map_err(|e| text(&e))?;
+    file.write_all(image).map_err(|e| sentence(&e))?;
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let guest = crate::Runtime::new()
         .guest(path)
@@ -175,11 +134,17 @@ fn probe(image: &[u8], supervision: crate::Supervision) -> Result<(), String> {
         .console(crate::Console::null())
         .supervision(supervision)
         .start()
-        .map_err(|e| text(&e))?;
-    match guest.wait().map_err(|e| text(&e))? {
+        .map_err(|e| sentence(&e))?;
+    match guest.wait().map_err(|e| sentence(&e))? {
         crate::ExitStatus::Exited(crate::probe::EXIT_STATUS) => Ok(()),
         other => Err(format!("a guest that should have exited was {other}")),
     }
+}
+
+/// An error and what caused it.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn landlock() -> Check {
@@ -200,7 +165,7 @@ fn landlock() -> Check {
 
 fn mmap_min_addr() -> Check {
     let base = nabla_core::abi::spt::MEMORY_BASE;
-    match read_number("/proc/sys/vm/mmap_min_addr") {
+    match sysctl::read("vm/mmap_min_addr") {
         Some(min) if min > base => Check::new(
             "mmap_min_addr",
             CheckStatus::Missing,
@@ -212,7 +177,7 @@ fn mmap_min_addr() -> Check {
 }
 
 fn memfd() -> Check {
-    match read_number("/proc/sys/vm/memfd_noexec") {
+    match sysctl::read("vm/memfd_noexec") {
         Some(2..) => Check::new(
             "memfd",
             CheckStatus::Limited,
@@ -224,7 +189,7 @@ fn memfd() -> Check {
 }
 
 fn overcommit() -> Check {
-    match read_number("/proc/sys/vm/overcommit_memory") {
+    match sysctl::read("vm/overcommit_memory") {
         Some(2) => Check::new(
             "overcommit",
             CheckStatus::Limited,
@@ -294,7 +259,7 @@ fn kvm() -> Check {
 }
 
 fn probe_kvm() -> Result<(), String> {
-    crate::backend::kvm::check().map_err(|error| error.to_string())?;
+    crate::backend::kvm::check().map_err(|error| sentence(&error))?;
     probe(&crate::probe::hvt_image(), crate::Supervision::Full)
 }
 

@@ -56,7 +56,9 @@ pub mod host;
 mod image;
 mod probe;
 mod runtime;
+mod step;
 mod sys;
+mod sysctl;
 
 #[cfg(feature = "gdb")]
 pub use crate::debug::gdb::GdbListener;
@@ -73,5 +75,6 @@ pub use crate::{
     guest::{Guest, ResourceUsage},
     image::ImageFile,
     runtime::Runtime,
+    step::LaunchStep,
 };
 pub use nabla_core::{Abi, ByteSize, Image, MacAddress, ParseMacError};

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{backends, build, exists, open_descriptors};
+use common::{backends, build, exists, message, open_descriptors};
 use nabla_monitor::{Console, ExitStatus, GdbListener, Guest, Runtime};
 use std::{
     fs,
@@ -121,7 +121,8 @@ fn failed_starts_leave_nothing_behind() {
         build(&runtime, "cat").start().unwrap_err();
         build(&runtime, "hello").console(Console::file("/nonexistent/x")).start().unwrap_err();
         let error = build(&runtime, "hello").isolation(isolation.clone()).start().unwrap_err();
-        assert!(error.to_string().starts_with("cannot enter the cgroup: No space left on device"), "{error}");
+        let error = message(&error);
+        assert!(error.starts_with("cannot enter the cgroup: No space left on device"), "{error}");
     }
     assert_eq!(open_descriptors(), descriptors);
     assert_eq!(children(), processes);

@@ -37,6 +37,12 @@ pub fn disk_file(directory: &tempfile::TempDir, name: &str, content: &[u8]) -> P
     path
 }
 
+/// An error with everything that caused it, as tools print it.
+pub fn message(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The numbers of this process's open descriptors.
 pub fn open_descriptors() -> Vec<u32> {
     let mut numbers: Vec<u32> = fs::read_dir("/proc/self/fd")

@@ -34,6 +34,7 @@ use crate::{
     config::{Backing, Isolation},
     error::Error,
     runtime::Runtime,
+    step::LaunchStep,
 };
 use nabla_core::{Abi, abi::hvt, layout};
 use std::{
@@ -52,13 +53,10 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     if guest.isolation != Isolation::default() {
         return Err(Error::NotForVirtualMachines);
     }
-    let cannot = |step: &str, source: io::Error| {
-        let hint = crate::host::launch_hint(&source, step);
-        Error::Launch { step: step.to_owned(), source, hint }
-    };
+    let cannot = |step: LaunchStep, source: io::Error| Error::Launch { step, source };
     let size = guest.memory.as_u64();
     let boot_info = layout::hvt::BOOT_INFO_BASE;
-    let cannot_make_events = |error| cannot("make event descriptors", error);
+    let cannot_make_events = |error| cannot(LaunchStep::CreateEvents, error);
     let bell = takes_ring(&guest).then(Bell::new).transpose().map_err(cannot_make_events)?.map(Arc::new);
     let behind = if bell.is_some() { ring::BYTES } else { 0 };
     let kvm = vm::open()?;
@@ -66,8 +64,9 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         let regions = memory::regions(&guest.image, size, behind, guest.exec_heap);
         let page_tables = arch::page_tables(&regions);
         let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable, behind };
-        let memory = GuestMemory::new(size, regions, options).map_err(|e| cannot("get guest memory", e))?;
-        memory.load(&guest.image, &guest.file).map_err(|e| cannot("load the image", e))?;
+        let memory = GuestMemory::new(size, regions, options)
+            .map_err(|e| cannot(LaunchStep::MapMemory(guest.memory), e))?;
+        memory.load(&guest.image, &guest.file).map_err(|e| cannot(LaunchStep::LoadImage, e))?;
         let memory = Arc::new(memory);
         let start = Start {
             page_tables: &page_tables,
@@ -90,12 +89,12 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         &guest.command_line,
         bell.is_some().then_some(size),
     );
-    memory.place(area.address, &area.bytes).map_err(|e| cannot("write boot info", e))?;
+    memory.place(area.address, &area.bytes).map_err(|e| cannot(LaunchStep::CopyBootInfo, e))?;
 
     let tally = Arc::new(Tally::new(guest.image.manifest(), machine.tsc_frequency));
     let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(cannot_make_events)?);
     let mut devices = Devices::new(guest.devices, console, &shared.control, Arc::clone(&tally))
-        .map_err(|e| cannot("set up the devices", e))?;
+        .map_err(|e| cannot(LaunchStep::CreateDevices, e))?;
     devices.ends_with_reader = guest.alone;
     // Without it the program ends as slowly as it would anyway.
     let keeper = guest.alone.then(|| Keeper::new(machine.descriptors()).ok()).flatten();
@@ -115,7 +114,7 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         let watched = if guest.inside.stops_at_entry() { Watched::Traps } else { Watched::End };
         let inspector = Inspector::new(&shared, &memory, watched);
         let overseer = guest.inside.start(&guest.name, std::process::id(), inspector, |_| Ok(()));
-        Some(overseer.map_err(|e| cannot("start a thread that looks into the guest", e))?)
+        Some(overseer.map_err(|e| cannot(LaunchStep::AttachDebugger, e))?)
     };
     let ring = bell.and_then(|bell| Some((Ring::new(Arc::clone(&memory), devices.nets(), tally)?, bell)));
     let vcpu = Vcpu::new(machine, devices);

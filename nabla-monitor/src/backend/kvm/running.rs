@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     exit::{ExitStatus, SIGKILL},
     guest::ResourceUsage,
+    step::LaunchStep,
     sys,
 };
 use rustix::{
@@ -122,13 +123,12 @@ impl KvmGuest {
         memory: &Arc<GuestMemory>,
     ) -> Result<Self, Error> {
         let Setting { name, landlock_abi, filter, overseer, keeper, ring } = setting;
-        let cannot =
-            |step: &str, source| Error::Launch { step: step.to_owned(), source, hint: String::new() };
+        let cannot = |step, source| Error::Launch { step, source };
         // Whoever wants to look into it waits for its end.
         let gone = || shared.control.port.end(End::Signal(SIGKILL));
         let program = filter::build(&filter).map_err(|error| {
             gone();
-            cannot("build the system call filter", io::Error::other(error))
+            cannot(LaunchStep::BuildFilter, io::Error::other(error))
         })?;
         // One for each thread.
         let (ready, confined) = mpsc::sync_channel(2);
@@ -142,7 +142,7 @@ impl KvmGuest {
             });
             vcpu.serve_network(service.map_err(|source| {
                 gone();
-                cannot("start a thread for the guest's network", source)
+                cannot(LaunchStep::StartThread, source)
             })?);
         }
         let theirs = Arc::clone(&shared);
@@ -168,14 +168,14 @@ impl KvmGuest {
         drop(blocked);
         let thread = thread.map_err(|source| {
             gone();
-            cannot("start a thread for the guest", source)
+            cannot(LaunchStep::StartThread, source)
         })?;
         let wait = || confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")));
         if let Err(source) = (0..threads).try_for_each(|_| wait()) {
             shared.control.kill();
             let _ = thread.join();
             gone();
-            return Err(cannot("confine the guest's thread", source));
+            return Err(cannot(LaunchStep::ConfineThread, source));
         }
         Ok(Self {
             shared,

@@ -5,7 +5,7 @@ use super::{
     control::KICK,
     memory::GuestMemory,
 };
-use crate::{error::Error, sys};
+use crate::{error::Error, step::LaunchStep, sys};
 use kvm_bindings::{
     CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_MAX_CPUID_ENTRIES, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, Msrs,
     kvm_dtable, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
@@ -59,12 +59,8 @@ impl fmt::Debug for Machine {
     }
 }
 
-fn cannot(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
-    move |error| Error::Launch {
-        step: step.to_owned(),
-        source: io::Error::from_raw_os_error(error.errno()),
-        hint: String::new(),
-    }
+fn cannot(step: LaunchStep) -> impl FnOnce(kvm_ioctls::Error) -> Error {
+    move |error| Error::Launch { step, source: io::Error::from_raw_os_error(error.errno()) }
 }
 
 /// Opens `/dev/kvm` and checks that it is one that guests can be run with.
@@ -137,9 +133,9 @@ impl Machine {
         let size = arch::PAGE_TABLES - arch::MONITOR_BASE + start.page_tables.len() as u64;
         add_slot(&vm, MONITOR_SLOT, arch::MONITOR_BASE, size, host as u64)?;
 
-        let vcpu = vm.create_vcpu(0).map_err(cannot("create a virtual processor"))?;
+        let vcpu = vm.create_vcpu(0).map_err(cannot(LaunchStep::CreateVcpu))?;
         let cpuid = supported_cpuid(kvm)?;
-        vcpu.set_cpuid2(cpuid).map_err(cannot("set the virtual processor's features"))?;
+        vcpu.set_cpuid2(cpuid).map_err(cannot(LaunchStep::SetFeatures))?;
         let tsc_frequency = tsc_frequency(&vcpu)?;
         set_registers(
             &vcpu,
@@ -183,18 +179,14 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
     for _ in 0..100 {
         match kvm.create_vm() {
             Err(error) if error.errno() == Errno::INTR.raw_os_error() => {}
-            result => return result.map_err(cannot("create a virtual machine")),
+            result => return result.map_err(cannot(LaunchStep::CreateMachine)),
         }
     }
-    kvm.create_vm().map_err(cannot("create a virtual machine"))
+    kvm.create_vm().map_err(cannot(LaunchStep::CreateMachine))
 }
 
 fn no_memory(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Launch {
-        step: "get memory for page tables".to_owned(),
-        source: io::Error::other(error),
-        hint: String::new(),
-    }
+    Error::Launch { step: LaunchStep::CreatePageTables, source: io::Error::other(error) }
 }
 
 fn monitor_memory(page_tables: &[u8], kick: bool) -> Result<GuestMemoryMmap, Error> {
@@ -217,7 +209,7 @@ fn add_slot(vm: &VmFd, slot: u32, address: u64, size: u64, host: u64) -> Result<
     };
     // SAFETY: the range is a mapping that `Machine` owns, and drops after the virtual machine. The guest and this
     // program share it; nobody here takes references to what is in it.
-    unsafe { vm.set_user_memory_region(region) }.map_err(cannot("give the virtual machine its memory"))
+    unsafe { vm.set_user_memory_region(region) }.map_err(cannot(LaunchStep::SetMachineMemory))
 }
 
 static CPUID: OnceLock<CpuId> = OnceLock::new();
@@ -231,9 +223,7 @@ fn supported_cpuid(kvm: &Kvm) -> Result<&'static CpuId, Error> {
     if let Some(known) = CPUID.get() {
         return Ok(known);
     }
-    let cpuid = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(cannot("ask KVM for the processor's features"))?;
+    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(cannot(LaunchStep::QueryFeatures))?;
     Ok(CPUID.get_or_init(|| cpuid))
 }
 
@@ -246,7 +236,7 @@ fn tsc_frequency(vcpu: &VcpuFd) -> Result<u64, Error> {
     match vcpu.get_tsc_khz() {
         Ok(khz) if khz > 0 => Ok(u64::from(khz) * 1000),
         Err(error) if error.errno() != Errno::IO.raw_os_error() => {
-            Err(cannot("ask KVM for the frequency of the time stamp counter")(error))
+            Err(cannot(LaunchStep::QueryFeatures)(error))
         }
         _ => Err(Error::NoKvm {
             reason:
@@ -294,7 +284,7 @@ pub fn user_data() -> kvm_segment {
 
 fn set_registers(vcpu: &VcpuFd, umip: bool, regs: &kvm_regs) -> Result<(), Error> {
     let table = |Table { base, limit }| kvm_dtable { base, limit, ..Default::default() };
-    let failed = "set the virtual processor's registers";
+    let failed = LaunchStep::SetRegisters;
     let old = vcpu.get_sregs().map_err(cannot(failed))?;
     let data = user_data();
     let task = kvm_segment {
@@ -344,11 +334,9 @@ fn set_signal_mask(vcpu: &VcpuFd) -> Result<(), Error> {
     let fd = u64::from(vcpu.as_raw_fd().cast_unsigned());
     // SAFETY: this is `struct kvm_signal_mask` with a set of 8 bytes behind its length, which the kernel copies.
     let result = unsafe { sys::syscall(IOCTL, [fd, KVM_SET_SIGNAL_MASK, sys::address_of(&mask), 0, 0, 0]) };
-    sys::check(result).map(|_| ()).map_err(|errno| Error::Launch {
-        step: "set the virtual processor's signal mask".to_owned(),
-        source: errno.into(),
-        hint: String::new(),
-    })
+    sys::check(result)
+        .map(|_| ())
+        .map_err(|errno| Error::Launch { step: LaunchStep::SetRegisters, source: errno.into() })
 }
 
 #[cfg(test)]

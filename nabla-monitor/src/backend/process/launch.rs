@@ -15,6 +15,7 @@ use super::{
 use crate::{
     confine::{Identity, landlock},
     elf_writer::{self, ProgramHeader},
+    step::LaunchStep,
     sys::nr,
 };
 use nabla_core::{
@@ -101,7 +102,7 @@ impl Descriptors {
 pub struct LaunchFile {
     pub bytes: Vec<u8>,
     /// What each step does, for the message when it fails.
-    pub steps: Vec<String>,
+    pub steps: Vec<LaunchStep>,
 }
 
 /// An argument of a step.
@@ -130,7 +131,7 @@ impl From<i32> for Arg {
 #[derive(Debug)]
 struct Builder {
     calls: Vec<(u64, [Arg; 6], u64)>,
-    descriptions: Vec<String>,
+    steps: Vec<LaunchStep>,
     data: Vec<u8>,
 }
 
@@ -139,7 +140,7 @@ impl Builder {
     fn new() -> Self {
         Self {
             calls: Vec::with_capacity(48),
-            descriptions: Vec::with_capacity(48),
+            steps: Vec::with_capacity(48),
             data: Vec::with_capacity(4 << 10),
         }
     }
@@ -157,11 +158,11 @@ impl Builder {
         Arg::Data(self.data(bytes))
     }
 
-    fn call<const N: usize>(&mut self, number: u64, args: [Arg; N], expected: u64, what: impl Into<String>) {
+    fn call<const N: usize>(&mut self, number: u64, args: [Arg; N], expected: u64, step: LaunchStep) {
         let mut all = [Arg::Value(0); 6];
         all[..N].copy_from_slice(&args);
         self.calls.push((number, all, expected));
-        self.descriptions.push(what.into());
+        self.steps.push(step);
     }
 }
 
@@ -197,28 +198,28 @@ fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     let first_unused = Arg::from(fds.image + 1);
     if config.joins_cgroup {
         let zero = b.pointer(b"0");
-        b.call(nr::WRITE, [first_unused, zero, 1.into()], 1, "enter the cgroup");
+        b.call(nr::WRITE, [first_unused, zero, 1.into()], 1, LaunchStep::EnterCgroup);
     }
     b.call(
         nr::CLOSE_RANGE,
         [first_unused, u64::from(u32::MAX).into(), 0.into()],
         0,
-        "close inherited descriptors",
+        LaunchStep::CloseInherited,
     );
     let mut name = [0_u8; 16];
     let cut = config.name.floor_char_boundary(15);
     name[..cut].copy_from_slice(&config.name.as_bytes()[..cut]);
     let name = b.pointer(&name);
-    b.call(nr::PRCTL, [PR_SET_NAME.into(), name], 0, "name the process");
+    b.call(nr::PRCTL, [PR_SET_NAME.into(), name], 0, LaunchStep::NameProcess);
     // What the supervisor's death would have meant until now.
-    b.call(nr::PRCTL, [PR_SET_PDEATHSIG.into(), 0.into()], 0, "forget the signal at the parent's death");
+    b.call(nr::PRCTL, [PR_SET_PDEATHSIG.into(), 0.into()], 0, LaunchStep::ClearParentDeathSignal);
     // struct sigaction of the kernel: handler, flags, restorer, mask; the default.
     let action = b.pointer(&[0; 32]);
-    b.call(nr::RT_SIGACTION, [SIGPIPE.into(), action, 0.into(), 8.into()], 0, "set the action of SIGPIPE");
+    b.call(nr::RT_SIGACTION, [SIGPIPE.into(), action, 0.into(), 8.into()], 0, LaunchStep::SetSigpipe);
     // Blocked and not ignored: an ignored signal still stops a traced process each time.
     let mask = if config.die_on_broken_pipe { 0_u64 } else { 1 << (SIGPIPE - 1) };
     let mask = b.pointer(&mask.to_le_bytes());
-    b.call(nr::RT_SIGPROCMASK, [2.into(), mask, 0.into(), 8.into()], 0, "unblock signals");
+    b.call(nr::RT_SIGPROCMASK, [2.into(), mask, 0.into(), 8.into()], 0, LaunchStep::SetSignalMask);
 }
 
 fn memory(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
@@ -227,17 +228,12 @@ fn memory(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     let heap = PROT_READ | PROT_WRITE | if config.exec_heap { PROT_EXEC } else { 0 };
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     let args = [start.into(), length.into(), heap.into(), flags.into(), Arg::from(-1), 0.into()];
-    b.call(nr::MMAP, args, start, format!("map {} of guest memory", ByteSize::bytes(config.memory)));
+    b.call(nr::MMAP, args, start, LaunchStep::MapMemory(ByteSize::bytes(config.memory)));
     // Where the host's policy is `always`, one touched page would cost 2 MiB: so a guest without huge pages says
     // so. A kernel without them answers EINVAL, which is as good.
     let (advice, expected) =
         if config.huge_pages { (MADV_HUGEPAGE, 0) } else { (MADV_NOHUGEPAGE, ANY_RESULT) };
-    b.call(
-        nr::MADVISE,
-        [start.into(), length.into(), advice.into()],
-        expected,
-        "set huge pages for guest memory",
-    );
+    b.call(nr::MADVISE, [start.into(), length.into(), advice.into()], expected, LaunchStep::SetHugePages);
 
     let plan = load::plan(config.image, config.map_image, config.exec_heap);
     for piece in &plan.mapped {
@@ -250,21 +246,21 @@ fn memory(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
             fds.image.into(),
             piece.offset.into(),
         ];
-        b.call(nr::MMAP, args, address, format!("map the image's segment at {address:#x}"));
+        b.call(nr::MMAP, args, address, LaunchStep::MapSegment(address));
     }
     for piece in &plan.copied {
         let mut done = 0;
         while done < piece.length {
             let (address, length) = (piece.address + done, READ_CHUNK.min(piece.length - done));
             let args = [fds.image.into(), address.into(), length.into(), (piece.offset + done).into()];
-            b.call(nr::PREAD64, args, length, format!("read the image's segment at {address:#x}"));
+            b.call(nr::PREAD64, args, length, LaunchStep::ReadSegment(address));
             done += length;
         }
     }
     for range in &plan.protected {
         let (address, length) = (range.pages.start, range.pages.end - range.pages.start);
         let args = [address.into(), length.into(), prot(range.permissions).into()];
-        b.call(nr::MPROTECT, args, 0, format!("protect the image's pages at {address:#x}"));
+        b.call(nr::MPROTECT, args, 0, LaunchStep::ProtectPages(address));
     }
 }
 
@@ -305,7 +301,7 @@ fn boot_area(
     let length = bytes.len() as u64;
     let offset = b.data(&bytes);
     let args = [LAUNCH_FILE.into(), area.address.into(), length.into(), Arg::FileOffset(offset)];
-    b.call(nr::PREAD64, args, length, "copy the boot info");
+    b.call(nr::PREAD64, args, length, LaunchStep::CopyBootInfo);
     Ok((filter_address, filter_words))
 }
 
@@ -316,9 +312,9 @@ fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     const EPOLL_CTL_ADD: u64 = 1;
     const EPOLLIN: u32 = 1;
     let number = |fd: i32| u64::from(fd.cast_unsigned());
-    b.call(nr::EPOLL_CREATE1, [0.into()], number(fds.epoll), "create the event set");
+    b.call(nr::EPOLL_CREATE1, [0.into()], number(fds.epoll), LaunchStep::CreateEventSet);
     let args = [CLOCK_MONOTONIC.into(), TFD_NONBLOCK.into()];
-    b.call(nr::TIMERFD_CREATE, args, number(fds.timer), "create the timer");
+    b.call(nr::TIMERFD_CREATE, args, number(fds.timer), LaunchStep::CreateTimer);
     let net = config.manifest.devices().filter_map(|device| match device.attachment {
         Some(nabla_core::Attachment::Net { descriptor, .. }) => Some((descriptor, device.index as u64)),
         _ => None,
@@ -333,7 +329,7 @@ fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
             nr::EPOLL_CTL,
             [fds.epoll.into(), EPOLL_CTL_ADD.into(), fd.into(), event],
             0,
-            format!("add descriptor {fd} to the event set"),
+            LaunchStep::AddEvent(fd),
         );
     }
 }
@@ -341,11 +337,11 @@ fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
 fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     if let Some(Identity { uid, gid }) = config.identity {
         let (uid, gid) = (Arg::from(u64::from(uid)), Arg::from(u64::from(gid)));
-        b.call(nr::SETGROUPS, [0.into(), 0.into()], 0, "drop supplementary groups");
-        b.call(nr::SETRESGID, [gid, gid, gid], 0, "change the group id");
-        b.call(nr::SETRESUID, [uid, uid, uid], 0, "change the user id");
+        b.call(nr::SETGROUPS, [0.into(), 0.into()], 0, LaunchStep::DropGroups);
+        b.call(nr::SETRESGID, [gid, gid, gid], 0, LaunchStep::SetGroup);
+        b.call(nr::SETRESUID, [uid, uid, uid], 0, LaunchStep::SetUser);
     }
-    b.call(nr::PRCTL, [PR_SET_NO_NEW_PRIVS.into(), 1.into()], 0, "give up new privileges");
+    b.call(nr::PRCTL, [PR_SET_NO_NEW_PRIVS.into(), 1.into()], 0, LaunchStep::SetNoNewPrivileges);
     if let Some(abi) = config.landlock_abi {
         let attributes = landlock::deny_all(abi);
         let size = attributes.len() as u64;
@@ -356,19 +352,19 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
             nr::LANDLOCK_CREATE_RULESET,
             [attributes, size.into(), 0.into()],
             expected,
-            "create a Landlock domain",
+            LaunchStep::CreateLandlockDomain,
         );
-        b.call(nr::LANDLOCK_RESTRICT_SELF, [landlock, 0.into()], 0, "enter the Landlock domain");
+        b.call(nr::LANDLOCK_RESTRICT_SELF, [landlock, 0.into()], 0, LaunchStep::EnterLandlockDomain);
     }
     // struct __user_cap_header_struct: version 3, this process; then no capability in any set.
     let header = b.pointer(&[0x2008_0522_u32.to_le_bytes(), [0; 4]].concat());
     let none = b.pointer(&[0; 24]);
-    b.call(nr::CAPSET, [header, none], 0, "give up all capabilities");
+    b.call(nr::CAPSET, [header, none], 0, LaunchStep::DropCapabilities);
     b.call(
         nr::PRCTL,
         [PR_SET_DUMPABLE.into(), u64::from(config.dumpable).into()],
         0,
-        "set whether it can be dumped",
+        LaunchStep::SetDumpable,
     );
     let zero = b.pointer(&[0; 16]);
     for (resource, what) in crate::confine::RLIMITS_ZERO {
@@ -376,37 +372,37 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
             nr::PRLIMIT64,
             [0.into(), u64::from(resource).into(), zero, 0.into()],
             0,
-            format!("set the limit on {what} to 0"),
+            LaunchStep::SetLimit(what),
         );
     }
     // The filter is loaded when nothing can be reported any more, so it is tried here, with a pointer to nothing.
     let fault = (-14_i64).cast_unsigned();
-    b.call(nr::SECCOMP, [1.into(), 0.into(), 0.into()], fault, "use system call filters");
-    b.call(nr::CLOSE, [LAUNCH_FILE.into()], 0, "close the launcher's file");
-    b.call(nr::CLOSE, [fds.image.into()], 0, "close the image");
+    b.call(nr::SECCOMP, [1.into(), 0.into(), 0.into()], fault, LaunchStep::ProbeFilter);
+    b.call(nr::CLOSE, [LAUNCH_FILE.into()], 0, LaunchStep::CloseLauncherFiles);
+    b.call(nr::CLOSE, [fds.image.into()], 0, LaunchStep::CloseLauncherFiles);
     if config.landlock_abi.is_some() {
-        b.call(nr::CLOSE, [fds.landlock.into()], 0, "close the Landlock domain");
+        b.call(nr::CLOSE, [fds.landlock.into()], 0, LaunchStep::CloseLauncherFiles);
     }
     // One byte tells the host program that the guest is about to run; 16 would be a failure, and none means that
     // the launcher was killed.
     if config.as_text.is_none() {
         let byte = b.pointer(&[0]);
-        b.call(nr::WRITE, [REPORT.into(), byte, 1.into()], 1, "report to the host program");
+        b.call(nr::WRITE, [REPORT.into(), byte, 1.into()], 1, LaunchStep::Report);
     }
-    b.call(nr::CLOSE, [REPORT.into()], 0, "close the report");
+    b.call(nr::CLOSE, [REPORT.into()], 0, LaunchStep::CloseLauncherFiles);
 }
 
 /// Puts the pieces together: ELF header, code, table, data.
 fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile {
     const TABLE_OFFSET: usize = 0x1000;
     const CODE_OFFSET: usize = 0x100;
-    let Builder { calls, descriptions, mut data, .. } = b;
+    let Builder { calls, steps, mut data } = b;
     let messages: Vec<(usize, usize)> = match text_prefix {
         None => vec![(0, 0); calls.len()],
-        Some(prefix) => descriptions
+        Some(prefix) => steps
             .iter()
-            .map(|what| {
-                let text = format!("{prefix}cannot {what}: errno ");
+            .map(|step| {
+                let text = format!("{prefix}cannot {step}: errno ");
                 let start = data.len();
                 data.extend_from_slice(text.as_bytes());
                 (start, text.len())
@@ -433,7 +429,7 @@ fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile
     bytes.resize(TABLE_OFFSET, 0);
     bytes.extend(table.iter().flat_map(|word| word.to_le_bytes()));
     bytes.extend_from_slice(&data);
-    LaunchFile { bytes, steps: descriptions }
+    LaunchFile { bytes, steps }
 }
 
 /// ELF header and program headers: the code's page, the table, and a stack that is not executable.

@@ -16,7 +16,6 @@ use self::{
     inspect::Inspector,
     launch::{CONSOLE, Descriptors, FIRST_DEVICE, LAUNCH_FILE, LaunchConfig, LaunchFile, REPORT},
     running::ProcessGuest,
-    spawn::Stage,
     supervisor::{HOLD_ENDS, HOLD_SIGNALS, Request, Slot, Supervisor},
 };
 use super::Prepared;
@@ -28,8 +27,8 @@ use crate::{
         overseer::{Overseer, Plan},
     },
     error::Error,
-    host,
     runtime::Runtime,
+    step::LaunchStep,
 };
 use nabla_core::{Attachment, Manifest};
 use rustix::{
@@ -54,8 +53,8 @@ pub(crate) fn start(
     let guest = &*guest;
     let launch = Launch::new(runtime, guest, !inside.is_empty(), None)?;
     let (reader, writer) =
-        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot("create a pipe", errno.into()))?;
-    let supervisor = runtime.supervisor().map_err(|source| cannot("start the supervisor", source))?;
+        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot(LaunchStep::CreateReport, errno.into()))?;
+    let supervisor = runtime.supervisor().map_err(|source| cannot(LaunchStep::StartSupervisor, source))?;
     let cgroup = open_cgroup(guest)?;
     let namespaces = if guest.isolation.namespaces {
         namespaces::clone_flags(rustix::process::geteuid().is_root())
@@ -74,7 +73,7 @@ pub(crate) fn start(
     }
     let mut request = Request::new(&slot, namespaces, trace, must_trace);
     let pidfd =
-        supervisor.start(&mut request, &descriptors).map_err(|(stage, source)| stage_error(stage, source))?;
+        supervisor.start(&mut request, &descriptors).map_err(|(step, source)| cannot(step, source))?;
     if let Some(error) = request.trace_refused {
         tracing::warn!(%error, "the guest cannot be supervised: faults and denied calls will lack details");
     }
@@ -83,7 +82,7 @@ pub(crate) fn start(
     let overseer = oversee(guest, inside, &supervisor, &slot, request.pid);
     let memory = guest.memory.as_u64();
     let running = ProcessGuest::new(runtime.clone(), request.pid, pidfd, supervisor, slot, cgroup, memory);
-    running.set_overseer(overseer.map_err(|source| cannot("look into the guest", source))?);
+    running.set_overseer(overseer.map_err(|source| cannot(LaunchStep::AttachDebugger, source))?);
     launch.await_report(&reader, &running)?;
     Ok(running)
 }
@@ -125,12 +124,12 @@ pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Er
         };
         let cgroup = open_cgroup(guest)?;
         if guest.isolation.namespaces {
-            namespaces::enter().map_err(|source| cannot("create namespaces", source))?;
+            namespaces::enter().map_err(|source| cannot(LaunchStep::CreateNamespaces, source))?;
         }
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
         let descriptors = launch.descriptors(guest, console.as_fd(), report.as_fd(), cgroup);
-        let (stage, source) = spawn::execute(&descriptors);
-        Ok(stage_error(stage, source))
+        let (step, source) = spawn::execute(&descriptors);
+        Ok(cannot(step, source))
     })();
     match result {
         Ok(error) | Err(error) => error,
@@ -139,28 +138,14 @@ pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Er
 
 fn null_device() -> Result<OwnedFd, Error> {
     let file = OpenOptions::new().write(true).open("/dev/null");
-    Ok(file.map_err(|source| cannot("open /dev/null", source))?.into())
+    Ok(file.map_err(|source| cannot(LaunchStep::CreateReport, source))?.into())
 }
 
-fn cannot(step: impl Into<String>, source: io::Error) -> Error {
-    Error::Launch { step: step.into(), source, hint: String::new() }
-}
-
-fn stage_error(stage: Stage, source: io::Error) -> Error {
-    if stage == Stage::Trace {
-        return Error::Supervision { source };
+fn cannot(step: LaunchStep, source: io::Error) -> Error {
+    match step {
+        LaunchStep::Supervise => Error::Supervision { source },
+        _ => Error::Launch { step, source },
     }
-    let hint = match stage {
-        Stage::Execute if source.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error()) => {
-            "; is a security module in the way of executing from memory?"
-        }
-        Stage::Clone if source.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) => {
-            "; the limit on processes is reached (ulimit -u, or the cgroup's pids.max)"
-        }
-        Stage::MoveDescriptors => "; the limit on open files may be too low (ulimit -n)",
-        _ => "",
-    };
-    Error::Launch { step: stage.describe().into(), source, hint: hint.into() }
 }
 
 fn open_cgroup(guest: &Prepared) -> Result<Option<OwnedFd>, Error> {
@@ -172,7 +157,7 @@ fn open_cgroup(guest: &Prepared) -> Result<Option<OwnedFd>, Error> {
 /// The launcher's file, ready to be executed.
 struct Launch {
     file: OwnedFd,
-    steps: Vec<String>,
+    steps: Vec<LaunchStep>,
 }
 
 impl Launch {
@@ -206,8 +191,8 @@ impl Launch {
             identity: guest.isolation.identity,
             as_text,
         })
-        .map_err(|error| cannot("build the system call filter", io::Error::other(error)))?;
-        let file = memfd::executable(&bytes).map_err(|source| cannot("make the launcher's file", source))?;
+        .map_err(|error| cannot(LaunchStep::BuildFilter, io::Error::other(error)))?;
+        let file = memfd::executable(&bytes).map_err(|source| cannot(LaunchStep::CreateLauncher, source))?;
         Ok(Self { file, steps })
     }
 
@@ -240,7 +225,7 @@ impl Launch {
             match rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut report[length..])) {
                 Ok(0) => break,
                 Ok(n) => length += n,
-                Err(errno) => return Err(cannot("read the launcher's report", errno.into())),
+                Err(errno) => return Err(cannot(LaunchStep::ReadReport, errno.into())),
             }
             if length == 1 {
                 return Ok(());
@@ -248,18 +233,17 @@ impl Launch {
         }
         if length != 16 {
             let (status, _) = super::Running::collect(running)?;
-            return Err(Error::Killed { status: status.to_string(), hint: host::launch_killed_hint() });
+            return Err(Error::Killed { status });
         }
         let word = |at: usize| <[u8; 8]>::try_from(&report[at..at + 8]).map_or(0, i64::from_le_bytes);
-        let step = usize::try_from(word(0)).ok().and_then(|index| self.steps.get(index));
-        let step = step.map_or("launch the guest", String::as_str);
+        let step = usize::try_from(word(0)).ok().and_then(|index| self.steps.get(index).copied());
+        let step = step.unwrap_or(LaunchStep::ExecuteLauncher);
         let result = word(8);
         let source = match i32::try_from(-result) {
             Ok(errno @ 1..=4095) => io::Error::from_raw_os_error(errno),
             _ => io::Error::other(format!("the system call returned {result:#x} (has the image changed?)")),
         };
-        let hint = host::launch_hint(&source, step);
-        Err(Error::Launch { step: step.to_owned(), source, hint })
+        Err(cannot(step, source))
     }
 }
 

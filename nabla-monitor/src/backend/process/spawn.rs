@@ -1,7 +1,10 @@
 //! The last steps before the launcher: in a guest's new process, or in a process that becomes the guest.
 
 use super::launch::LAUNCH_FILE;
-use crate::sys::{self, nr, syscall};
+use crate::{
+    step::LaunchStep,
+    sys::{self, nr, syscall},
+};
 use rustix::io::Errno;
 use std::{
     ffi::c_void,
@@ -23,26 +26,6 @@ impl Move {
     }
 }
 
-/// What failed before the launcher ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    Clone,
-    Trace,
-    MoveDescriptors,
-    Execute,
-}
-
-impl Stage {
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Clone => "create a process",
-            Self::Trace => "supervise the guest",
-            Self::MoveDescriptors => "arrange the guest's descriptors",
-            Self::Execute => "execute the launcher",
-        }
-    }
-}
-
 /// What [`become_launcher`] has to do. It only uses what is here and its stack.
 #[derive(Debug)]
 pub struct Child {
@@ -53,15 +36,15 @@ pub struct Child {
 
 /// Executes the launcher in this process, with `descriptors` as 0, 1, 2 and so on. Returns only when that failed,
 /// and then descriptors may be arranged for the guest already.
-pub fn execute(descriptors: &[BorrowedFd<'_>]) -> (Stage, io::Error) {
+pub fn execute(descriptors: &[BorrowedFd<'_>]) -> (LaunchStep, io::Error) {
     let mut moves: Vec<Move> =
         (0..).zip(descriptors).map(|(target, fd)| Move::from_raw(fd.as_raw_fd(), target)).collect();
     let child =
         Child { moves: moves.as_mut_ptr(), move_count: i32::try_from(moves.len()).unwrap_or(i32::MAX) };
     // SAFETY: `moves` is valid. Moving descriptors pulls them from under whoever owns them here, which is what
     // the caller wants: nothing of this program goes on.
-    let (stage, errno) = unsafe { become_launcher(&child) };
-    (stage, errno.into())
+    let (step, errno) = unsafe { become_launcher(&child) };
+    (step, errno.into())
 }
 
 /// Moves the descriptors and executes the launcher. Returns what failed.
@@ -71,7 +54,7 @@ pub fn execute(descriptors: &[BorrowedFd<'_>]) -> (Stage, io::Error) {
 /// # Safety
 ///
 /// `child` must be valid, and the process one whose descriptors may be rearranged.
-pub unsafe fn become_launcher(child: &Child) -> (Stage, Errno) {
+pub unsafe fn become_launcher(child: &Child) -> (LaunchStep, Errno) {
     const F_DUPFD: u64 = 0;
     const AT_EMPTY_PATH: u64 = 0x1000;
     let number = |fd: i32| u64::from(fd.cast_unsigned());
@@ -87,7 +70,7 @@ pub unsafe fn become_launcher(child: &Child) -> (Stage, Errno) {
                     syscall(nr::FCNTL, [number((*entry).source), F_DUPFD, number(move_count), 0, 0, 0]);
                 match sys::check(result) {
                     Ok(fd) => (*entry).source = i32::try_from(fd).unwrap_or(-1),
-                    Err(errno) => return (Stage::MoveDescriptors, errno),
+                    Err(errno) => return (LaunchStep::ArrangeDescriptors, errno),
                 }
             }
             entry = entry.wrapping_add(1);
@@ -96,7 +79,7 @@ pub unsafe fn become_launcher(child: &Child) -> (Stage, Errno) {
         for _ in 0..move_count {
             let result = syscall(nr::DUP3, [number((*entry).source), number((*entry).target), 0, 0, 0, 0]);
             if let Err(errno) = sys::check(result) {
-                return (Stage::MoveDescriptors, errno);
+                return (LaunchStep::ArrangeDescriptors, errno);
             }
             entry = entry.wrapping_add(1);
         }
@@ -114,6 +97,6 @@ pub unsafe fn become_launcher(child: &Child) -> (Stage, Errno) {
                 0,
             ],
         );
-        (Stage::Execute, Errno::from_raw_os_error(i32::try_from(-result).unwrap_or(0)))
+        (LaunchStep::ExecuteLauncher, Errno::from_raw_os_error(i32::try_from(-result).unwrap_or(0)))
     }
 }

@@ -26,8 +26,11 @@ pub use self::{
 };
 
 use self::{command::Command, start::Subject};
-use super::{arch, spawn::Stage};
-use crate::sys::{self, nr, syscall};
+use super::arch;
+use crate::{
+    step::LaunchStep,
+    sys::{self, nr, syscall},
+};
 use rustix::{
     io::Errno,
     mm,
@@ -173,18 +176,18 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// The stage that failed and why; then there is no process left, and the slot is free.
+    /// The step that failed and why; then there is no process left, and the slot is free.
     pub fn start(
         &self,
         request: &mut Request,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<OwnedFd, (Stage, io::Error)> {
-        let lost = |error: io::Error| (Stage::Clone, error);
+    ) -> Result<OwnedFd, (LaunchStep, io::Error)> {
+        let lost = |error: io::Error| (LaunchStep::CreateProcess, error);
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(start::MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-            return Err((Stage::MoveDescriptors, Errno::MFILE.into()));
+            return Err((LaunchStep::ArrangeDescriptors, Errno::MFILE.into()));
         }
         self.send(ptr::from_mut(request).cast(), Subject::Start, &mut control)
             .map_err(|errno| lost(errno.into()))?;
@@ -386,6 +389,6 @@ mod tests {
         let mut request = Request::new(&slot, 0, true, false);
         let stdin = io::stdin();
         let error = supervisor.start(&mut request, &[std::os::fd::AsFd::as_fd(&stdin)]).unwrap_err();
-        assert_eq!(error.0, Stage::Clone);
+        assert_eq!(error.0, LaunchStep::CreateProcess);
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     super::{
         arch::{self, LAUNCH_FAILED},
-        spawn::{Child, Move, Stage, become_launcher},
+        spawn::{Child, Move, become_launcher},
     },
     Shared, command, number,
     slot::Slot,
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     exit::SIGKILL,
+    step::LaunchStep,
     sys::{self, check, nr, syscall},
 };
 use rustix::io::Errno;
@@ -39,7 +40,7 @@ pub struct Request {
     /// Why it is not traced, though it should be.
     pub trace_refused: Option<Errno>,
     /// What failed, if anything did.
-    pub failed: Option<(Stage, Errno)>,
+    pub failed: Option<(LaunchStep, Errno)>,
     /// The guest's pid.
     pub pid: i32,
 }
@@ -111,7 +112,7 @@ struct Birth {
     go: AtomicU32,
     /// Cleared and woken by the kernel when the child no longer uses this memory.
     alive: AtomicU32,
-    failed: Option<(Stage, Errno)>,
+    failed: Option<(LaunchStep, Errno)>,
 }
 
 fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mut i32) {
@@ -147,7 +148,7 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
         Err(errno) => {
             // The kernel may have written a number there that it has taken back.
             *pidfd = -1;
-            request.failed = Some((Stage::Clone, errno));
+            request.failed = Some((LaunchStep::CreateProcess, errno));
             return;
         }
     };
@@ -165,7 +166,7 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
             Err(errno) => {
                 request.trace_refused = Some(errno);
                 if request.must_trace {
-                    request.failed = Some((Stage::Trace, errno));
+                    request.failed = Some((LaunchStep::Supervise, errno));
                     kill(pid);
                 }
             }
