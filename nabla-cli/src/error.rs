@@ -2,7 +2,7 @@
 
 use crate::output;
 use nabla_core::{DeviceKind, ImageError, layout::MemoryError};
-use nabla_monitor::{DiskErrorKind, Error, ErrorKind, TapErrorKind};
+use nabla_monitor::{BlockErrorKind, DeviceError, Error, ErrorKind, NetErrorKind};
 
 /// Exit status when nabla itself failed, wrong usage included.
 pub const FAILED: u8 = 125;
@@ -44,12 +44,12 @@ fn hint(error: &Error) -> Option<String> {
     let option =
         |kind: &DeviceKind| if *kind == DeviceKind::Net { ("--net", "TAP") } else { ("--disk", "PATH") };
     match error {
-        Error::NotAttached { kind: DeviceKind::Unknown(_), .. } => None,
-        Error::NotAttached { kind, name } => {
+        Error::Device(DeviceError::NotAttached { kind: DeviceKind::Unknown(_), .. }) => None,
+        Error::Device(DeviceError::NotAttached { kind, name }) => {
             let (option, value) = option(kind);
             Some(format!("attach it with {option} {name}={value}"))
         }
-        Error::AmbiguousDevice { kind, .. } => {
+        Error::Device(DeviceError::Ambiguous { kind, .. }) => {
             let (option, value) = option(kind);
             Some(format!("{option} NAME={value}"))
         }
@@ -60,18 +60,18 @@ fn hint(error: &Error) -> Option<String> {
         Error::Memory { .. } => Some("--mem SIZE".to_owned()),
         Error::Image { source: ImageError::Unidentified, .. } => Some("with --abi ABI".to_owned()),
         Error::Image { source: ImageError::AbiMismatch { .. }, .. } => Some("leave out --abi".to_owned()),
-        Error::Disk(error) => match error.kind {
-            DiskErrorKind::OpenForWriting { .. } => Some("--disk PATH,ro".to_owned()),
-            DiskErrorKind::Locked { shared: false } => {
+        Error::Device(DeviceError::Block(error)) => match error.kind {
+            BlockErrorKind::OpenForWriting { .. } => Some("--disk PATH,ro".to_owned()),
+            BlockErrorKind::Locked { shared: false } => {
                 Some("--disk PATH,ro for every guest that uses it".to_owned())
             }
-            DiskErrorKind::BlockSize { .. } | DiskErrorKind::Unaligned { .. } => {
+            BlockErrorKind::BlockSize { .. } | BlockErrorKind::Unaligned { .. } => {
                 Some("--disk PATH,block-size=N".to_owned())
             }
             _ => None,
         },
-        Error::Tap(error) => match error.kind {
-            TapErrorKind::Name => Some("--net NAME=TAP, or --net TAP for the guest's only one".to_owned()),
+        Error::Device(DeviceError::Net(error)) => match error.kind {
+            NetErrorKind::Name => Some("--net NAME=TAP, or --net TAP for the guest's only one".to_owned()),
             _ => None,
         },
         _ => None,
@@ -101,10 +101,19 @@ mod tests {
     #[test]
     fn hints_name_the_option() {
         for (error, expected) in [
-            (Error::NotAttached { kind: DeviceKind::Block, name: "storage".into() }, "--disk storage=PATH"),
-            (Error::NotAttached { kind: DeviceKind::Net, name: "service0".into() }, "--net service0=TAP"),
             (
-                Error::AmbiguousDevice { kind: DeviceKind::Block, declared: "'a', 'b'".into() },
+                Error::Device(DeviceError::NotAttached { kind: DeviceKind::Block, name: "storage".into() }),
+                "--disk storage=PATH",
+            ),
+            (
+                Error::Device(DeviceError::NotAttached { kind: DeviceKind::Net, name: "service0".into() }),
+                "--net service0=TAP",
+            ),
+            (
+                Error::Device(DeviceError::Ambiguous {
+                    kind: DeviceKind::Block,
+                    declared: vec!["a".into(), "b".into()],
+                }),
                 "--disk NAME=PATH",
             ),
             (Error::WritableExecutable { path: "x".into(), index: 0 }, "--x-exec-heap"),

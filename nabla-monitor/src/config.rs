@@ -4,13 +4,13 @@ use crate::{
     backend::{self, Prepared},
     confine::Identity,
     debug::overseer::Plan,
-    device::{Console, Disk, OpenDisk, OpenTap, Tap},
+    device::{self, BlockDevice, Console, DeviceSource, NetDevice},
     error::Error,
     guest::Guest,
     image::ImageFile,
     runtime::Runtime,
 };
-use nabla_core::{Abi, ByteSize, CommandLine, Device, DeviceKind, Manifest, layout};
+use nabla_core::{Abi, ByteSize, CommandLine, layout};
 use std::path::{Path, PathBuf};
 
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
@@ -46,8 +46,7 @@ pub struct GuestBuilder {
     image: PathBuf,
     abi: Option<Abi>,
     memory: ByteSize,
-    disks: Vec<(Option<String>, Disk)>,
-    taps: Vec<(Option<String>, Tap)>,
+    devices: Vec<(Option<String>, Box<dyn DeviceSource>)>,
     args: Vec<Vec<u8>>,
     console: Console,
     name: Option<String>,
@@ -74,8 +73,7 @@ impl GuestBuilder {
             image,
             abi: None,
             memory: DEFAULT_MEMORY,
-            disks: Vec::new(),
-            taps: Vec::new(),
+            devices: Vec::new(),
             args: Vec::new(),
             console: Console::inherit(),
             name: None,
@@ -96,32 +94,27 @@ impl GuestBuilder {
     }
 
     /// Attaches the guest's only block device.
-    pub fn disk(self, disk: impl Into<Disk>) -> Self {
-        self.add_disk(None, disk.into())
+    pub fn block(self, device: impl Into<BlockDevice>) -> Self {
+        self.device(None, device.into())
     }
 
     /// Attaches the block device that the guest calls `name`.
-    pub fn block(self, name: impl Into<String>, disk: impl Into<Disk>) -> Self {
-        self.add_disk(Some(name.into()), disk.into())
-    }
-
-    fn add_disk(mut self, name: Option<String>, disk: Disk) -> Self {
-        self.disks.push((name, disk));
-        self
+    pub fn block_device(self, name: impl Into<String>, device: impl Into<BlockDevice>) -> Self {
+        self.device(Some(name.into()), device.into())
     }
 
     /// Attaches the guest's only network device.
-    pub fn net(self, tap: impl Into<Tap>) -> Self {
-        self.add_tap(None, tap.into())
+    pub fn net(self, device: impl Into<NetDevice>) -> Self {
+        self.device(None, device.into())
     }
 
     /// Attaches the network device that the guest calls `name`.
-    pub fn net_device(self, name: impl Into<String>, tap: impl Into<Tap>) -> Self {
-        self.add_tap(Some(name.into()), tap.into())
+    pub fn net_device(self, name: impl Into<String>, device: impl Into<NetDevice>) -> Self {
+        self.device(Some(name.into()), device.into())
     }
 
-    fn add_tap(mut self, name: Option<String>, tap: Tap) -> Self {
-        self.taps.push((name, tap));
+    fn device(mut self, name: Option<String>, source: impl DeviceSource + 'static) -> Self {
+        self.devices.push((name, Box::new(source)));
         self
     }
 
@@ -271,7 +264,7 @@ impl GuestBuilder {
         layout::check_memory(&image, self.memory)
             .map_err(|source| Error::Memory { path: path.clone(), source })?;
         let command_line = CommandLine::from_args(&self.args)?;
-        let devices = attach(image.manifest(), self.disks, self.taps)?;
+        let devices = device::attach(image.manifest(), self.devices)?;
         let name = self.name.unwrap_or_else(|| process_name(&path));
         if let Some(directory) = &self.inside.cores {
             crate::debug::core::check(directory)
@@ -279,7 +272,7 @@ impl GuestBuilder {
         }
         let mut inside = self.inside;
         if !inside.is_empty() {
-            inside.devices = devices.iter().map(|device| device.describe(image.manifest())).collect();
+            inside.devices = devices.iter().map(|device| device.info.to_string()).collect();
         }
         Ok(PreparedWithConsole {
             console: self.console,
@@ -320,115 +313,6 @@ fn launch(runtime: &Runtime, prepared: PreparedWithConsole) -> Result<Guest, Err
     Ok(Guest::new(running, console.reader, drained, name))
 }
 
-impl<T: Into<PathBuf>> From<T> for Disk {
-    fn from(path: T) -> Self {
-        Self::new(path)
-    }
-}
-
-impl From<&str> for Tap {
-    fn from(name: &str) -> Self {
-        Self::new(name)
-    }
-}
-
-impl From<String> for Tap {
-    fn from(name: String) -> Self {
-        Self::new(name)
-    }
-}
-
 fn process_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "nabla-guest".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// An opened device and where it belongs.
-#[derive(Debug)]
-pub(crate) struct AttachedDevice {
-    /// Index in the manifest.
-    pub index: usize,
-    pub backing: Backing,
-}
-
-impl AttachedDevice {
-    fn describe(&self, manifest: &Manifest) -> String {
-        let name = manifest.devices().find(|device| device.index == self.index);
-        let name = name.map(|device| device.name.to_string()).unwrap_or_default();
-        match &self.backing {
-            Backing::Disk(disk) => {
-                format!("{name}: block, {} bytes in blocks of {}", disk.capacity, disk.block_size)
-            }
-            Backing::Tap(tap) => format!("{name}: net, address {}, MTU {}", tap.mac, tap.mtu),
-        }
-    }
-}
-
-/// See [`AttachedDevice`].
-#[derive(Debug)]
-pub(crate) enum Backing {
-    Disk(OpenDisk),
-    Tap(OpenTap),
-}
-
-/// Finds the place of each device and opens it.
-fn attach(
-    manifest: &Manifest,
-    disks: Vec<(Option<String>, Disk)>,
-    taps: Vec<(Option<String>, Tap)>,
-) -> Result<Vec<AttachedDevice>, Error> {
-    // All places are found before anything is opened, since opening locks.
-    let mut taken = Vec::new();
-    let mut place = |kind, name: Option<String>| -> Result<usize, Error> {
-        let device = find(manifest, kind, name)?;
-        if taken.contains(&device.index) {
-            return Err(Error::AttachedTwice { kind, name: device.name.to_string() });
-        }
-        taken.push(device.index);
-        Ok(device.index)
-    };
-    let disks: Vec<_> = disks
-        .into_iter()
-        .map(|(name, disk)| Ok((place(DeviceKind::Block, name)?, disk)))
-        .collect::<Result<_, Error>>()?;
-    let taps: Vec<_> = taps
-        .into_iter()
-        .map(|(name, tap)| Ok((place(DeviceKind::Net, name)?, tap)))
-        .collect::<Result<_, Error>>()?;
-    if let Some(device) = manifest.devices().find(|device| !taken.contains(&device.index)) {
-        return Err(Error::NotAttached { kind: device.kind, name: device.name.to_string() });
-    }
-    let mut attached = Vec::new();
-    for (index, disk) in disks {
-        attached.push(AttachedDevice { index, backing: Backing::Disk(disk.open()?) });
-    }
-    for (index, tap) in taps {
-        attached.push(AttachedDevice { index, backing: Backing::Tap(tap.open()?) });
-    }
-    attached.sort_by_key(|device| device.index);
-    Ok(attached)
-}
-
-fn find(manifest: &Manifest, kind: DeviceKind, name: Option<String>) -> Result<Device, Error> {
-    if let Some(name) = name {
-        return manifest.find(kind, &name).ok_or_else(|| Error::NoSuchDevice {
-            kind,
-            name: Some(name),
-            declared: declared(manifest, kind),
-        });
-    }
-    let mut of_kind = manifest.devices().filter(|device| device.kind == kind);
-    match (of_kind.next(), of_kind.next()) {
-        (Some(device), None) => Ok(device),
-        (None, _) => Err(Error::NoSuchDevice { kind, name: None, declared: "none".to_owned() }),
-        (Some(_), Some(_)) => Err(Error::AmbiguousDevice { kind, declared: declared(manifest, kind) }),
-    }
-}
-
-fn declared(manifest: &Manifest, kind: DeviceKind) -> String {
-    let names: Vec<_> = manifest
-        .devices()
-        .filter(|device| device.kind == kind)
-        .map(|device| format!("'{}'", device.name))
-        .collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

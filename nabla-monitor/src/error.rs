@@ -1,11 +1,11 @@
 //! Why a guest could not be started or watched.
 
 use crate::{
-    device::{DiskError, TapError},
+    device::DeviceError,
     exit::ExitStatus,
     step::{self, LaunchStep},
 };
-use nabla_core::{Abi, CommandLineError, DeviceKind, ImageError, layout::MemoryError};
+use nabla_core::{Abi, CommandLineError, ImageError, layout::MemoryError};
 use std::{io, path::PathBuf};
 use thiserror::Error;
 
@@ -62,48 +62,9 @@ pub enum Error {
         /// What does not fit.
         source: MemoryError,
     },
-    /// The guest declares no such device.
-    #[error("the guest declares no {kind} device{}; it declares {declared}", match name { Some(name) => format!(" called '{name}'"), None => String::new() })]
-    NoSuchDevice {
-        /// The kind asked for.
-        kind: DeviceKind,
-        /// The name asked for.
-        name: Option<String>,
-        /// What it declares, as text.
-        declared: String,
-    },
-    /// A device without a name was given, and the guest declares several of the kind.
-    #[error("which {kind} device is meant must be said by name, since the guest declares {declared}")]
-    AmbiguousDevice {
-        /// The kind.
-        kind: DeviceKind,
-        /// What it declares, as text.
-        declared: String,
-    },
-    /// A device was given twice.
-    #[error("{kind} device '{name}' is attached twice")]
-    AttachedTwice {
-        /// The kind.
-        kind: DeviceKind,
-        /// Its name.
-        name: String,
-    },
-    /// A device that the guest declares was not given.
-    #[error(
-        "{kind} device '{name}' is declared by the guest and not attached; every declared device must be"
-    )]
-    NotAttached {
-        /// The kind.
-        kind: DeviceKind,
-        /// Its name.
-        name: String,
-    },
-    /// A disk.
+    /// A device.
     #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// A network interface.
-    #[error(transparent)]
-    Tap(#[from] TapError),
+    Device(#[from] DeviceError),
     /// The guest's arguments.
     #[error(transparent)]
     CommandLine(#[from] CommandLineError),

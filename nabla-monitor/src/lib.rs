@@ -12,7 +12,7 @@
 //! let guest = runtime
 //!     .guest("app.nabla")
 //!     .memory(ByteSize::mib(64))
-//!     .disk("rootfs.iso")
+//!     .block("rootfs.iso")
 //!     .args(["--port", "80"])
 //!     .console(Console::inherit())
 //!     .start()?;
@@ -66,7 +66,10 @@ pub use crate::{
     config::{GuestBuilder, Isolation, Supervision},
     confine::Identity,
     counters::{Counters, DeviceCounters, Exits, Hypercalls},
-    device::{Console, ConsoleReader, Disk, DiskError, DiskErrorKind, Tap, TapError, TapErrorKind},
+    device::{
+        BlockDevice, BlockError, BlockErrorKind, BlockInfo, Console, ConsoleReader, DeviceError, DeviceInfo,
+        DeviceProperties, NetDevice, NetError, NetErrorKind, NetInfo,
+    },
     error::{Error, ErrorKind},
     exit::{
         BadHypercall, Denied, DeniedCall, ExitStatus, Fault, HypercallMistake, SyscallEntry,

@@ -24,7 +24,7 @@ fn sleeper_with_disk(runtime: &Runtime) -> (nabla_monitor::Guest, tempfile::Temp
     let guest = runtime
         .guest(guest("sleeper-disk"))
         .memory(ByteSize::mib(16))
-        .disk(disk)
+        .block(disk)
         .console(Console::pipe())
         .start()
         .unwrap();
@@ -164,11 +164,11 @@ fn calls_of_the_table_in_another_form_are_denied() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let disk = common::disk_file(&directory, "disk.img", b"x");
-    let (_, list) = run(build(&runtime, "allowed").disk(&disk).arg("list"));
+    let (_, list) = run(build(&runtime, "allowed").block(&disk).arg("list"));
     let forms: Vec<&str> = list.lines().collect();
     assert!(forms.len() >= 10, "{list}");
     for form in forms {
-        let guest = build(&runtime, "allowed").disk(&disk).arg(form).start().unwrap();
+        let guest = build(&runtime, "allowed").block(&disk).arg(form).start().unwrap();
         let status = guest.wait().unwrap();
         if form.starts_with("ok-") {
             assert_eq!(status, ExitStatus::Exited(0), "{form}");

@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{build, disk_file, run};
-use nabla_monitor::{Disk, DiskErrorKind, Error, ExitStatus, MacAddress, Runtime, Tap, TapErrorKind};
+use common::{build, disk_file, message, run};
+use nabla_monitor::{
+    BlockDevice, BlockErrorKind, DeviceError, Error, ExitStatus, MacAddress, NetDevice, NetErrorKind, Runtime,
+};
 use nabla_testkit::{TestTap, need};
 use std::{fs, process::Command};
 
@@ -12,15 +14,17 @@ fn guest_reads_its_disk() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let disk = disk_file(&directory, "disk.img", b"forty-two bytes that stand on a disk\n");
-    for disk in [Disk::new(&disk), Disk::new(&disk).read_only(), Disk::new(&disk).unlocked()] {
-        let (status, output) = run(build(&runtime, "cat").disk(disk));
+    for disk in
+        [BlockDevice::new(&disk), BlockDevice::new(&disk).read_only(), BlockDevice::new(&disk).unlocked()]
+    {
+        let (status, output) = run(build(&runtime, "cat").block(disk));
         assert_eq!(
             (status, output.as_str()),
             (ExitStatus::Exited(0), "forty-two bytes that stand on a disk\n")
         );
     }
     let open = fs::OpenOptions::new().read(true).open(&disk).unwrap();
-    let (status, _) = run(build(&runtime, "cat").disk(Disk::from_fd(open.into())));
+    let (status, _) = run(build(&runtime, "cat").block(BlockDevice::from_fd(open.into())));
     assert!(status.success());
 }
 
@@ -31,8 +35,8 @@ fn guest_writes_its_disk_in_blocks_of_every_size() {
     let path = directory.path().join("disk.img");
     for block_size in [512, 1024, 2048, 4096, 8192, 16384, 32768] {
         fs::write(&path, vec![0; 1 << 20]).unwrap();
-        let disk = Disk::new(&path).block_size(block_size);
-        let (status, output) = run(build(&runtime, "blk").block("storage", disk));
+        let disk = BlockDevice::new(&path).block_size(block_size);
+        let (status, output) = run(build(&runtime, "blk").block_device("storage", disk));
         assert_eq!(status, ExitStatus::Exited(0), "{block_size}: {output}");
         let bytes = fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 1 << 20);
@@ -46,7 +50,7 @@ fn read_only_disk_is_not_written_and_the_guest_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.img");
     fs::write(&path, vec![7; 1 << 20]).unwrap();
-    let (status, output) = run(build(&runtime, "blk").disk(Disk::new(&path).read_only()));
+    let (status, output) = run(build(&runtime, "blk").block(BlockDevice::new(&path).read_only()));
     assert!(matches!(status, ExitStatus::Exited(1..) | ExitStatus::Aborted), "{status}: {output}");
     assert_eq!(fs::read(&path).unwrap(), vec![7; 1 << 20]);
 }
@@ -56,7 +60,7 @@ fn named_devices_go_where_their_names_say() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let (a, b) = (disk_file(&directory, "a", b"from a"), disk_file(&directory, "b", b"old"));
-    let (status, output) = run(build(&runtime, "two-disks").block("b", &b).block("a", &a));
+    let (status, output) = run(build(&runtime, "two-disks").block_device("b", &b).block_device("a", &a));
     assert_eq!(status, ExitStatus::Exited(0), "{output}");
     assert!(fs::read(&b).unwrap().starts_with(b"from a\0"));
 }
@@ -66,23 +70,25 @@ fn disk_that_is_written_is_locked_against_everybody_as_long_as_the_guest_runs() 
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let path = disk_file(&directory, "disk.img", b"x");
-    let start = |disk: Disk| build(&runtime, "sleeper-disk").disk(disk).start();
+    let start = |disk: BlockDevice| build(&runtime, "sleeper-disk").block(disk).start();
     let locked = |result: Result<_, Error>| {
         assert!(
-            matches!(&result, Err(Error::Disk(error)) if matches!(error.kind, DiskErrorKind::Locked { .. })),
+            matches!(&result, Err(Error::Device(DeviceError::Block(error))) if matches!(error.kind, BlockErrorKind::Locked { .. })),
             "{result:?}"
         );
     };
-    let writer = start(Disk::new(&path)).unwrap();
-    locked(start(Disk::new(&path)));
-    locked(start(Disk::new(&path).read_only()));
-    let unlocked = start(Disk::new(&path).unlocked()).unwrap();
+    let writer = start(BlockDevice::new(&path)).unwrap();
+    locked(start(BlockDevice::new(&path)));
+    locked(start(BlockDevice::new(&path).read_only()));
+    let unlocked = start(BlockDevice::new(&path).unlocked()).unwrap();
     drop((writer, unlocked));
-    let readers =
-        [start(Disk::new(&path).read_only()).unwrap(), start(Disk::new(&path).read_only()).unwrap()];
-    locked(start(Disk::new(&path)));
+    let readers = [
+        start(BlockDevice::new(&path).read_only()).unwrap(),
+        start(BlockDevice::new(&path).read_only()).unwrap(),
+    ];
+    locked(start(BlockDevice::new(&path)));
     drop(readers);
-    start(Disk::new(&path)).unwrap();
+    start(BlockDevice::new(&path)).unwrap();
 }
 
 #[test]
@@ -90,30 +96,30 @@ fn wrong_disks_are_refused_with_the_reason() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.img");
-    let error = |disk: Disk| match build(&runtime, "cat").disk(disk).start() {
-        Err(Error::Disk(error)) => error,
+    let error = |disk: BlockDevice| match build(&runtime, "cat").block(disk).start() {
+        Err(Error::Device(DeviceError::Block(error))) => error,
         other => panic!("{other:?}"),
     };
-    let text = |disk: Disk| error(disk).to_string();
-    assert!(text(Disk::new(&path)).contains("No such file"), "{}", text(Disk::new(&path)));
+    let text = |disk: BlockDevice| message(&error(disk));
+    assert!(text(BlockDevice::new(&path)).contains("No such file"), "{}", text(BlockDevice::new(&path)));
     fs::write(&path, b"").unwrap();
-    assert!(matches!(error(Disk::new(&path)).kind, DiskErrorKind::TooSmall { capacity: 0, .. }));
+    assert!(matches!(error(BlockDevice::new(&path)).kind, BlockErrorKind::TooSmall { capacity: 0, .. }));
     fs::write(&path, vec![0; 511]).unwrap();
-    assert!(matches!(error(Disk::new(&path)).kind, DiskErrorKind::TooSmall { capacity: 511, .. }));
+    assert!(matches!(error(BlockDevice::new(&path)).kind, BlockErrorKind::TooSmall { capacity: 511, .. }));
     fs::write(&path, vec![0; 513]).unwrap();
-    assert!(matches!(error(Disk::new(&path)).kind, DiskErrorKind::Unaligned { capacity: 513, .. }));
+    assert!(matches!(error(BlockDevice::new(&path)).kind, BlockErrorKind::Unaligned { capacity: 513, .. }));
     fs::write(&path, vec![0; 1024]).unwrap();
     assert!(matches!(
-        error(Disk::new(&path).block_size(4096)).kind,
-        DiskErrorKind::TooSmall { capacity: 1024, block_size: 4096 }
+        error(BlockDevice::new(&path).block_size(4096)).kind,
+        BlockErrorKind::TooSmall { capacity: 1024, block_size: 4096 }
     ));
     for block_size in [0, 1, 511, 513, 65536, u32::MAX] {
-        let kind = error(Disk::new(&path).block_size(block_size)).kind;
-        assert!(matches!(kind, DiskErrorKind::BlockSize { .. }), "{block_size}: {kind}");
+        let kind = error(BlockDevice::new(&path).block_size(block_size)).kind;
+        assert!(matches!(kind, BlockErrorKind::BlockSize { .. }), "{block_size}: {kind}");
     }
     for path in [directory.path().to_owned(), "/dev/null".into(), fifo(&directory)] {
-        let kind = error(Disk::new(path).read_only()).kind;
-        assert!(matches!(kind, DiskErrorKind::NotADisk { .. }), "{kind}");
+        let kind = error(BlockDevice::new(path).read_only()).kind;
+        assert!(matches!(kind, BlockErrorKind::NotADisk { .. }), "{kind}");
     }
 }
 
@@ -132,18 +138,24 @@ fn missing_superfluous_and_ambiguous_devices_are_refused() {
     let error = |builder: nabla_monitor::GuestBuilder| builder.start().unwrap_err();
     for (error, text) in [
         (error(build(&runtime, "cat")), "block device 'storage' is declared by the guest and not attached"),
-        (error(build(&runtime, "hello").disk(&disk)), "the guest declares no block device; it declares none"),
         (
-            error(build(&runtime, "cat").block("x", &disk)),
+            error(build(&runtime, "hello").block(&disk)),
+            "the guest declares no block device; it declares none",
+        ),
+        (
+            error(build(&runtime, "cat").block_device("x", &disk)),
             "no block device called 'x'; it declares 'storage'",
         ),
         (
-            error(build(&runtime, "two-disks").disk(&disk)),
+            error(build(&runtime, "two-disks").block(&disk)),
             "must be said by name, since the guest declares 'a', 'b'",
         ),
-        (error(build(&runtime, "two-disks").block("a", &disk)), "block device 'b' is declared"),
-        (error(build(&runtime, "cat").disk(&disk).block("storage", &disk)), "'storage' is attached twice"),
-        (error(build(&runtime, "cat").disk(&disk).net("tap0")), "the guest declares no net device"),
+        (error(build(&runtime, "two-disks").block_device("a", &disk)), "block device 'b' is declared"),
+        (
+            error(build(&runtime, "cat").block(&disk).block_device("storage", &disk)),
+            "'storage' is attached twice",
+        ),
+        (error(build(&runtime, "cat").block(&disk).net("tap0")), "the guest declares no net device"),
     ] {
         assert!(error.to_string().contains(text), "{error}");
     }
@@ -159,8 +171,11 @@ fn guest_answers_on_its_tap() {
     let ping =
         || Command::new("ping").args(["-c", "3", "-i", "0.2", "-W", "5", "10.0.0.2"]).output().unwrap();
     for by_descriptor in [false, true] {
-        let device =
-            if by_descriptor { Tap::from_fd(tap.open().unwrap().into()) } else { Tap::new(tap.name()) };
+        let device = if by_descriptor {
+            NetDevice::from_fd(tap.open().unwrap().into())
+        } else {
+            NetDevice::new(tap.name())
+        };
         let mac = MacAddress([2, 0, 0, 0, 7, 7]);
         let guest = build(&runtime, "net-echo").net_device("service0", device.mac(mac)).start().unwrap();
         let output = ping();
@@ -179,15 +194,15 @@ fn wrong_taps_are_refused_with_the_reason() {
         return;
     }
     let runtime = Runtime::new();
-    let error = |tap: Tap| match build(&runtime, "net-echo").net(tap).start() {
-        Err(Error::Tap(error)) => error,
+    let error = |tap: NetDevice| match build(&runtime, "net-echo").net(tap).start() {
+        Err(Error::Device(DeviceError::Net(error))) => error,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(error(Tap::new("nabla-none0")).kind, TapErrorKind::NotFound));
+    assert!(matches!(error(NetDevice::new("nabla-none0")).kind, NetErrorKind::NotFound));
     let down = TestTap::new();
-    assert!(matches!(error(Tap::new(down.name())).kind, TapErrorKind::Down));
-    assert!(matches!(error(Tap::new("lo")).kind, TapErrorKind::NotATap));
+    assert!(matches!(error(NetDevice::new(down.name())).kind, NetErrorKind::Down));
+    assert!(matches!(error(NetDevice::new("lo")).kind, NetErrorKind::NotATap));
     let tap = TestTap::up("10.202.7.1/24");
     let _running = build(&runtime, "net-echo").net(tap.name()).start().unwrap();
-    assert!(matches!(error(Tap::new(tap.name())).kind, TapErrorKind::Busy));
+    assert!(matches!(error(NetDevice::new(tap.name())).kind, NetErrorKind::Busy));
 }

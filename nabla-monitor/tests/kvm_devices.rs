@@ -3,7 +3,9 @@
 mod common;
 
 use common::{build_hvt, disk_file, run};
-use nabla_monitor::{ByteSize, Disk, DiskErrorKind, Error, ExitStatus, MacAddress, Runtime, Tap};
+use nabla_monitor::{
+    BlockDevice, BlockErrorKind, ByteSize, DeviceError, Error, ExitStatus, MacAddress, NetDevice, Runtime,
+};
 use nabla_testkit::{TestTap, need};
 use std::{fs, process::Command};
 
@@ -15,7 +17,7 @@ fn guest_reads_its_disk() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let disk = disk_file(&directory, "disk.img", b"forty-two bytes that stand on a disk\n");
-    let (status, output) = run(build_hvt(&runtime, "cat").disk(Disk::new(&disk).read_only()));
+    let (status, output) = run(build_hvt(&runtime, "cat").block(BlockDevice::new(&disk).read_only()));
     assert_eq!((status, output.as_str()), (ExitStatus::Exited(0), "forty-two bytes that stand on a disk\n"));
 }
 
@@ -28,7 +30,7 @@ fn what_the_guest_did_is_counted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.img");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
-    let guest = build_hvt(&runtime, "disk-sum").block("storage", &path).start().unwrap();
+    let guest = build_hvt(&runtime, "disk-sum").block_device("storage", &path).start().unwrap();
     assert_eq!(guest.wait().unwrap(), ExitStatus::Exited(0));
     let counters = guest.counters().unwrap();
     let [disk] = &counters.devices[..] else { panic!("{counters:?}") };
@@ -65,8 +67,8 @@ fn guest_writes_its_disk_in_blocks_of_every_size() {
     let path = directory.path().join("disk.img");
     for block_size in [512, 1024, 2048, 4096, 8192, 16384, 32768] {
         fs::write(&path, vec![0; 1 << 20]).unwrap();
-        let disk = Disk::new(&path).block_size(block_size);
-        let (status, output) = run(build_hvt(&runtime, "blk").block("storage", disk));
+        let disk = BlockDevice::new(&path).block_size(block_size);
+        let (status, output) = run(build_hvt(&runtime, "blk").block_device("storage", disk));
         assert_eq!(status, ExitStatus::Exited(0), "{block_size}: {output}");
         let bytes = fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 1 << 20);
@@ -83,7 +85,7 @@ fn read_only_disk_is_not_written_and_the_guest_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.img");
     fs::write(&path, vec![7; 1 << 20]).unwrap();
-    let (status, output) = run(build_hvt(&runtime, "blk").disk(Disk::new(&path).read_only()));
+    let (status, output) = run(build_hvt(&runtime, "blk").block(BlockDevice::new(&path).read_only()));
     assert!(matches!(status, ExitStatus::Exited(1..) | ExitStatus::Aborted), "{status}: {output}");
     assert_eq!(fs::read(&path).unwrap(), vec![7; 1 << 20]);
 }
@@ -97,7 +99,7 @@ fn disk_that_is_truncated_under_a_guest_is_an_error_to_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.img");
     fs::write(&path, vec![7; 64 << 20]).unwrap();
-    let guest = build_hvt(&runtime, "disk-sum").disk(Disk::new(&path).read_only()).start().unwrap();
+    let guest = build_hvt(&runtime, "disk-sum").block(BlockDevice::new(&path).read_only()).start().unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     let status = guest.wait().unwrap();
     assert!(matches!(status, ExitStatus::Exited(1)), "{status}");
@@ -111,7 +113,7 @@ fn named_devices_go_where_their_names_say() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let (a, b) = (disk_file(&directory, "a", b"from a"), disk_file(&directory, "b", b"old"));
-    let (status, output) = run(build_hvt(&runtime, "two-disks").block("b", &b).block("a", &a));
+    let (status, output) = run(build_hvt(&runtime, "two-disks").block_device("b", &b).block_device("a", &a));
     assert_eq!(status, ExitStatus::Exited(0), "{output}");
     assert!(fs::read(&b).unwrap().starts_with(b"from a\0"));
 }
@@ -124,12 +126,12 @@ fn disk_is_locked_until_the_guest_has_ended() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let path = disk_file(&directory, "disk.img", b"x");
-    let start = || build_hvt(&runtime, "sleeper-disk").disk(&path).start();
+    let start = || build_hvt(&runtime, "sleeper-disk").block(&path).start();
     for _ in 0..5 {
         let guest = start().unwrap();
         let second = start();
         assert!(
-            matches!(&second, Err(Error::Disk(error)) if matches!(error.kind, DiskErrorKind::Locked { .. })),
+            matches!(&second, Err(Error::Device(DeviceError::Block(error))) if matches!(error.kind, BlockErrorKind::Locked { .. })),
             "{second:?}"
         );
         guest.kill().unwrap();
@@ -148,7 +150,7 @@ fn guest_answers_on_its_tap() {
     let tap = TestTap::up("10.0.0.1/24");
     let runtime = Runtime::new();
     let mac = MacAddress([2, 0, 0, 0, 7, 8]);
-    let device = Tap::new(tap.name()).mac(mac);
+    let device = NetDevice::new(tap.name()).mac(mac);
     let guest = build_hvt(&runtime, "net-echo").net_device("service0", device).start().unwrap();
     let output = Command::new("ping").args(["-c", "3", "-i", "0.2", "-W", "5", "10.0.0.2"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

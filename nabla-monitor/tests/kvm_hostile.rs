@@ -4,13 +4,15 @@
 mod common;
 
 use common::{build_hvt, run};
-use nabla_monitor::{BadHypercall, ByteSize, Disk, ExitStatus, GuestBuilder, HypercallMistake, Runtime};
+use nabla_monitor::{
+    BadHypercall, BlockDevice, ByteSize, ExitStatus, GuestBuilder, HypercallMistake, Runtime,
+};
 use nabla_testkit::need;
 use std::{fs, path::Path, sync::OnceLock, time::Duration};
 
 /// The guest that makes any hypercall, with a disk of 8 KiB that it may read.
 fn build_hypercall(runtime: &Runtime, arguments: &str) -> GuestBuilder {
-    build_hvt(runtime, "hypercall").args(arguments.split(' ')).disk(Disk::new(disk()).read_only())
+    build_hvt(runtime, "hypercall").args(arguments.split(' ')).block(BlockDevice::new(disk()).read_only())
 }
 
 fn hypercall(runtime: &Runtime, arguments: &str) -> (ExitStatus, String) {

@@ -5,7 +5,7 @@
 
 use crate::system;
 use anyhow::Context;
-use nabla_monitor::{Disk, Tap};
+use nabla_monitor::{BlockDevice, NetDevice};
 use std::{
     ffi::{OsStr, OsString},
     os::{
@@ -56,8 +56,8 @@ impl DiskSpec {
     }
 
     /// What the monitor takes.
-    pub fn disk(&self) -> Disk {
-        let mut disk = Disk::new(&self.path);
+    pub fn device(&self) -> BlockDevice {
+        let mut disk = BlockDevice::new(&self.path);
         if self.read_only {
             disk = disk.read_only();
         }
@@ -94,13 +94,13 @@ impl TapSource {
     }
 
     /// What the monitor takes.
-    pub fn tap(&self) -> anyhow::Result<Tap> {
+    pub fn tap(&self) -> anyhow::Result<NetDevice> {
         match self {
-            Self::Name(name) => Ok(Tap::new(name)),
+            Self::Name(name) => Ok(NetDevice::new(name)),
             Self::Descriptor(number) => {
                 let descriptor = system::inherited_descriptor(*number)
                     .with_context(|| format!("descriptor {number}, which --net names, cannot be used"))?;
-                Ok(Tap::from_fd(descriptor))
+                Ok(NetDevice::from_fd(descriptor))
             }
         }
     }

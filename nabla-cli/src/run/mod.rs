@@ -47,8 +47,8 @@ fn builder(args: &RunArgs, networks: &mut Networks) -> anyhow::Result<GuestBuild
         .args(networks.arguments(args)?.iter().map(|arg| arg.as_bytes()));
     for disk in &args.disk {
         guest = match &disk.name {
-            Some(name) => guest.block(name, disk.disk()),
-            None => guest.disk(disk.disk()),
+            Some(name) => guest.block_device(name, disk.device()),
+            None => guest.block(disk.device()),
         };
     }
     for (name, tap) in networks.take_taps() {

@@ -8,7 +8,7 @@ use super::{
 use crate::output;
 use anyhow::{Context, bail};
 use nabla_core::net::{ConfigStyle, NetConfig};
-use nabla_monitor::{ImageFile, Tap};
+use nabla_monitor::{ImageFile, NetDevice};
 use nabla_net::{AdoptOptions, Forwarder, LendOptions, Link, Namespace, Network, Owned, TapOptions};
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path};
 
@@ -21,7 +21,7 @@ pub fn needs_parent(args: &RunArgs) -> bool {
 /// The networks of a run. What was changed for them is undone when this is dropped.
 #[derive(Debug, Default)]
 pub struct Networks {
-    taps: Vec<(Option<String>, Tap)>,
+    taps: Vec<(Option<String>, NetDevice)>,
     configs: Vec<NetConfig>,
     adopted: Vec<Owned<Link>>,
     forwarders: Vec<Forwarder>,
@@ -71,7 +71,7 @@ impl Networks {
                     lent.host.address()
                 ));
                 let config = merged(lent.config, net);
-                self.add(net, Tap::from_fd(lent.tap.into_descriptor()), config);
+                self.add(net, NetDevice::from_fd(lent.tap.into_descriptor()), config);
                 Ok(())
             }
             NetSource::Bridge { bridge, netns } => {
@@ -86,7 +86,7 @@ impl Networks {
                 self.notes.push(format!("the guest is at bridge {bridge} with interface {name}"));
                 let mut config = net.config.clone();
                 config.mtu = config.mtu.or(u16::try_from(mtu).ok());
-                self.add(net, Tap::from_fd(tap.into_descriptor()), config);
+                self.add(net, NetDevice::from_fd(tap.into_descriptor()), config);
                 Ok(())
             }
             NetSource::Adopt { interface, netns, connection } => {
@@ -100,14 +100,14 @@ impl Networks {
                 let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
                 let addresses = if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") };
                 self.notes.push(format!("the guest has {interface} and its addresses ({addresses})"));
-                self.add(net, Tap::from_fd(descriptor), config);
+                self.add(net, NetDevice::from_fd(descriptor), config);
                 self.adopted.push(guard);
                 Ok(())
             }
         }
     }
 
-    fn add(&mut self, net: &NetSpec, mut tap: Tap, config: NetConfig) {
+    fn add(&mut self, net: &NetSpec, mut tap: NetDevice, config: NetConfig) {
         if let Some(mac) = config.mac {
             tap = tap.mac(mac);
         }
@@ -142,7 +142,7 @@ impl Networks {
     }
 
     /// The taps, each with the guest's name for the device.
-    pub fn take_taps(&mut self) -> Vec<(Option<String>, Tap)> {
+    pub fn take_taps(&mut self) -> Vec<(Option<String>, NetDevice)> {
         std::mem::take(&mut self.taps)
     }
 

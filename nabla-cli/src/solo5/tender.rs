@@ -3,7 +3,7 @@
 use super::{VERSION, elftool::open_message, notes::Notes, strerror, tender_options::Options, warn};
 use crate::output;
 use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, ManifestError, abi};
-use nabla_monitor::{Disk, Error, ExitStatus, Fault, GdbListener, ImageFile, Runtime};
+use nabla_monitor::{BlockDevice, DeviceError, Error, ExitStatus, Fault, GdbListener, ImageFile, Runtime};
 use std::{
     ffi::{OsStr, OsString},
     ops::RangeInclusive,
@@ -130,7 +130,10 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     for (name, disk) in options.disks {
         // Solo5's tender does not lock.
         let block_size = options.block_sizes.get(&name).copied().unwrap_or(Options::BLOCK_SIZE);
-        guest = guest.block(name, Disk::from_fd(disk.descriptor).block_size(block_size.into()).unlocked());
+        guest = guest.block_device(
+            name,
+            BlockDevice::from_fd(disk.descriptor).block_size(block_size.into()).unlocked(),
+        );
     }
     for (name, net) in options.nets {
         let tap = match options.macs.get(&name) {
@@ -254,7 +257,7 @@ fn explain(error: &Error, path: &Path, interfaces: &[(String, String)]) -> Stop 
         Error::CommandLine(CommandLineError::TooLong { .. }) => {
             format!("Guest command line too long (max={} characters)", abi::CMDLINE_SIZE - 1)
         }
-        Error::Tap(error) => {
+        Error::Device(DeviceError::Net(error)) => {
             let of = |(interface, _): &&(String, String)| error.name.as_ref() == Some(interface);
             let Some((interface, option)) = interfaces.iter().find(of) else {
                 return Stop::Failed(format!("Could not attach interface: {error}"));
@@ -269,8 +272,8 @@ fn explain(error: &Error, path: &Path, interfaces: &[(String, String)]) -> Stop 
 }
 
 /// Why a tap cannot be attached: as the system says it, where Solo5's tender does.
-fn tap_reason(kind: &nabla_monitor::TapErrorKind) -> String {
-    use nabla_monitor::TapErrorKind as Kind;
+fn tap_reason(kind: &nabla_monitor::NetErrorKind) -> String {
+    use nabla_monitor::NetErrorKind as Kind;
     use rustix::io::Errno;
     let errno = match kind {
         Kind::NotFound => Errno::NOENT,

@@ -4,7 +4,7 @@
 use super::{strerror, tender::Stop};
 use crate::run::device::{TapSource, device_name};
 use nabla_core::{ByteSize, DeviceKind, Manifest};
-use nabla_monitor::{MacAddress, Tap};
+use nabla_monitor::{MacAddress, NetDevice};
 use rustix::fs::{SeekFrom, seek};
 use std::{
     collections::BTreeMap,
@@ -44,7 +44,7 @@ pub struct OpenedDisk {
 /// A network interface, and the option that names it.
 #[derive(Debug)]
 pub struct Net {
-    pub tap: Tap,
+    pub tap: NetDevice,
     pub interface: String,
     pub option: String,
 }
@@ -179,10 +179,12 @@ fn open_disk(path: &Path) -> Result<OpenedDisk, String> {
     Ok(OpenedDisk { descriptor: file.into(), capacity })
 }
 
-fn tap(interface: &str) -> io::Result<Tap> {
+fn tap(interface: &str) -> io::Result<NetDevice> {
     match TapSource::parse(interface) {
-        Ok(TapSource::Name(name)) => Ok(Tap::new(name)),
-        Ok(TapSource::Descriptor(number)) => Ok(Tap::from_fd(crate::system::inherited_descriptor(number)?)),
+        Ok(TapSource::Name(name)) => Ok(NetDevice::new(name)),
+        Ok(TapSource::Descriptor(number)) => {
+            Ok(NetDevice::from_fd(crate::system::inherited_descriptor(number)?))
+        }
         Err(_) => Err(rustix::io::Errno::INVAL.into()),
     }
 }

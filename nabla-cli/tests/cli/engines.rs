@@ -126,7 +126,12 @@ fn containers_of_cnis_bridge_plugin_are_adopted() {
 
 #[test]
 fn containers_of_podman_are_adopted() {
-    if !(need::tap() && need::program("ping") && need::program("podman") && need::program("cc")) {
+    if !(need::tap()
+        && need::program("ping")
+        && need::program("podman")
+        && need::program("runc")
+        && need::program("cc"))
+    {
         return;
     }
     let host = host();
@@ -142,7 +147,13 @@ fn containers_of_podman_are_adopted() {
             .arg(at("runroot"))
             .arg("--tmpdir")
             .arg(at("tmp"));
-        command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"]);
+        // Its default, crun, refuses hosts whose controllers are spread over both versions of cgroups.
+        command.args([
+            "--runtime=runc",
+            "--storage-driver=vfs",
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=none",
+        ]);
         command.arg("--network-config-dir").arg(at("networks")).args(words);
         run(&host, &mut command, "")
     };

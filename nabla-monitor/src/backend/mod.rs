@@ -4,9 +4,10 @@ pub(crate) mod kvm;
 pub(crate) mod process;
 
 use crate::{
-    config::{AttachedDevice, Isolation, LaunchFailure, Supervision},
+    config::{Isolation, LaunchFailure, Supervision},
     counters::Counters,
     debug::overseer::{Overseer, Plan},
+    device::Attached,
     error::Error,
     exit::ExitStatus,
     guest::ResourceUsage,
@@ -30,7 +31,7 @@ pub(crate) struct Prepared {
     pub command_line: CommandLine,
     pub memory: ByteSize,
     /// In the order of the manifest.
-    pub devices: Vec<AttachedDevice>,
+    pub devices: Vec<Attached>,
     pub name: String,
     pub supervision: Option<Supervision>,
     pub exec_heap: bool,

@@ -1,6 +1,7 @@
-//! Disks.
+//! Block devices: files and block devices of the host.
 
-use nabla_core::{ByteSize, block_size_is_valid};
+use super::{Access, DeviceError, DeviceProperties, DeviceSource, OpenDevice};
+use nabla_core::{Attachment, ByteSize, DeviceKind, block_size_is_valid};
 use rustix::{
     fs::{FlockOperation, OFlags},
     io::Errno,
@@ -14,18 +15,18 @@ use thiserror::Error;
 
 const DEFAULT_BLOCK_SIZE: u16 = 512;
 
-/// A disk of a guest: a file or a block device, read and written in place.
+/// A block device of a guest: a file or a block device of the host, read and written in place.
 ///
 /// Nothing is opened before the guest starts.
 ///
 /// ```
-/// use nabla_monitor::Disk;
+/// use nabla_monitor::BlockDevice;
 ///
-/// let disk = Disk::new("rootfs.iso").read_only().block_size(2048);
-/// # let _ = disk;
+/// let block = BlockDevice::new("rootfs.iso").read_only().block_size(2048);
+/// # let _ = block;
 /// ```
 #[derive(Debug)]
-pub struct Disk {
+pub struct BlockDevice {
     source: Source,
     read_only: bool,
     block_size: Option<u32>,
@@ -38,7 +39,7 @@ enum Source {
     Descriptor(OwnedFd),
 }
 
-impl Disk {
+impl BlockDevice {
     /// The file or block device at `path`, to be read and written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { source: Source::Path(path.into()), read_only: false, block_size: None, lock: true }
@@ -73,94 +74,136 @@ impl Disk {
         self
     }
 
-    fn name(&self) -> DiskName {
+    fn name(&self) -> BlockName {
         match &self.source {
-            Source::Path(path) => DiskName(Some(path.clone())),
-            Source::Descriptor(_) => DiskName(None),
+            Source::Path(path) => BlockName(Some(path.clone())),
+            Source::Descriptor(_) => BlockName(None),
         }
     }
+}
 
-    /// Opens, checks and locks it.
-    pub(crate) fn open(self) -> Result<OpenDisk, DiskError> {
+impl DeviceSource for BlockDevice {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Block
+    }
+
+    fn open(self: Box<Self>) -> Result<OpenDevice, DeviceError> {
+        Ok((*self).open_block()?)
+    }
+}
+
+impl BlockDevice {
+    fn open_block(self) -> Result<OpenDevice, BlockError> {
         let name = self.name();
-        let fail = |kind| DiskError { disk: name.clone(), kind };
+        let fail = |kind| BlockError { disk: name.clone(), kind };
         let requested = self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE.into());
         let block_size = u16::try_from(requested)
             .ok()
             .filter(|&size| block_size_is_valid(size.into()))
-            .ok_or_else(|| fail(DiskErrorKind::BlockSize { block_size: requested }))?;
+            .ok_or_else(|| fail(BlockErrorKind::BlockSize { block_size: requested }))?;
         let descriptor = match self.source {
             Source::Path(path) => open_path(&path, self.read_only).map_err(fail)?,
             Source::Descriptor(descriptor) => descriptor,
         };
-        let flags = rustix::fs::fcntl_getfl(&descriptor);
-        if flags.is_ok_and(|flags| flags.contains(OFlags::APPEND)) {
-            return Err(fail(DiskErrorKind::Append));
+        let flags = rustix::fs::fcntl_getfl(&descriptor).unwrap_or(OFlags::empty());
+        if flags.contains(OFlags::APPEND) {
+            return Err(fail(BlockErrorKind::Append));
         }
+        let read_only = flags & OFlags::ACCMODE == OFlags::RDONLY;
         let capacity = capacity(descriptor.as_fd()).map_err(fail)?;
         let unit = u64::from(block_size);
         if capacity < unit {
-            return Err(fail(DiskErrorKind::TooSmall { capacity, block_size }));
+            return Err(fail(BlockErrorKind::TooSmall { capacity, block_size }));
         }
         if !capacity.is_multiple_of(unit) {
-            return Err(fail(DiskErrorKind::Unaligned { capacity, block_size }));
+            return Err(fail(BlockErrorKind::Unaligned { capacity, block_size }));
         }
         if self.lock {
             lock(descriptor.as_fd(), self.read_only).map_err(fail)?;
         }
-        Ok(OpenDisk { descriptor, capacity, block_size })
+        let properties =
+            DeviceProperties::Block(BlockInfo { path: name.0.clone(), capacity, block_size, read_only });
+        Ok(OpenDevice { descriptor, properties })
     }
 }
 
-/// An opened disk.
-#[derive(Debug)]
-pub(crate) struct OpenDisk {
-    pub descriptor: OwnedFd,
+/// A block device that a guest has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockInfo {
+    /// The path of the file or block device, where it was given by path.
+    pub path: Option<PathBuf>,
+    /// Its size in bytes.
     pub capacity: u64,
+    /// Bytes of a block.
     pub block_size: u16,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
 }
 
-fn open_path(path: &Path, read_only: bool) -> Result<OwnedFd, DiskErrorKind> {
+impl BlockInfo {
+    pub(super) fn access(&self) -> Access {
+        Access::Blocks { block_size: self.block_size, capacity: self.capacity }
+    }
+
+    pub(super) fn attachment(&self, descriptor: i32) -> Attachment {
+        Attachment::Block { capacity: self.capacity, block_size: self.block_size, descriptor }
+    }
+}
+
+impl fmt::Display for BlockInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "block, {} bytes in blocks of {}", self.capacity, self.block_size)
+    }
+}
+
+impl<T: Into<PathBuf>> From<T> for BlockDevice {
+    fn from(path: T) -> Self {
+        Self::new(path)
+    }
+}
+
+fn open_path(path: &Path, read_only: bool) -> Result<OwnedFd, BlockErrorKind> {
     // Without NONBLOCK, a fifo would block until somebody opens its other end.
     let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| {
         let writing =
             !read_only && matches!(errno, Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY);
         let source = io::Error::from(errno);
-        if writing { DiskErrorKind::OpenForWriting { source } } else { DiskErrorKind::Open { source } }
+        if writing { BlockErrorKind::OpenForWriting { source } } else { BlockErrorKind::Open { source } }
     })
 }
 
-fn capacity(descriptor: BorrowedFd<'_>) -> Result<u64, DiskErrorKind> {
+fn capacity(descriptor: BorrowedFd<'_>) -> Result<u64, BlockErrorKind> {
     use rustix::fs::FileType;
-    let stat = rustix::fs::fstat(descriptor).map_err(|e| DiskErrorKind::Capacity { source: e.into() })?;
+    let stat = rustix::fs::fstat(descriptor).map_err(|e| BlockErrorKind::Capacity { source: e.into() })?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile | FileType::BlockDevice => {}
-        FileType::Directory => return Err(DiskErrorKind::NotADisk { what: "a directory" }),
-        FileType::CharacterDevice => return Err(DiskErrorKind::NotADisk { what: "a character device" }),
-        FileType::Fifo => return Err(DiskErrorKind::NotADisk { what: "a fifo" }),
-        FileType::Socket => return Err(DiskErrorKind::NotADisk { what: "a socket" }),
-        _ => return Err(DiskErrorKind::NotADisk { what: "something else" }),
+        FileType::Directory => return Err(BlockErrorKind::NotADisk { what: "a directory" }),
+        FileType::CharacterDevice => return Err(BlockErrorKind::NotADisk { what: "a character device" }),
+        FileType::Fifo => return Err(BlockErrorKind::NotADisk { what: "a fifo" }),
+        FileType::Socket => return Err(BlockErrorKind::NotADisk { what: "a socket" }),
+        _ => return Err(BlockErrorKind::NotADisk { what: "something else" }),
     }
     rustix::fs::seek(descriptor, rustix::fs::SeekFrom::End(0))
-        .map_err(|e| DiskErrorKind::Capacity { source: e.into() })
+        .map_err(|e| BlockErrorKind::Capacity { source: e.into() })
 }
 
-fn lock(descriptor: BorrowedFd<'_>, shared: bool) -> Result<(), DiskErrorKind> {
+fn lock(descriptor: BorrowedFd<'_>, shared: bool) -> Result<(), BlockErrorKind> {
     let operation =
         if shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
     match rustix::fs::flock(descriptor, operation) {
         Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(DiskErrorKind::Locked { shared }),
-        Err(errno) => Err(DiskErrorKind::Lock { source: errno.into() }),
+        Err(Errno::WOULDBLOCK) => Err(BlockErrorKind::Locked { shared }),
+        Err(errno) => Err(BlockErrorKind::Lock { source: errno.into() }),
     }
 }
 
 /// A disk in messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct DiskName(Option<PathBuf>);
+struct BlockName(Option<PathBuf>);
 
-impl fmt::Display for DiskName {
+impl fmt::Display for BlockName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some(path) => write!(f, "disk '{}'", path.display()),
@@ -170,16 +213,27 @@ impl fmt::Display for DiskName {
 }
 
 /// Why a disk cannot be attached.
-#[derive(Debug, Error)]
-#[error("{disk}: {kind}")]
-pub struct DiskError {
-    disk: DiskName,
+#[derive(Debug)]
+pub struct BlockError {
+    disk: BlockName,
     /// What is wrong.
-    #[source]
-    pub kind: DiskErrorKind,
+    pub kind: BlockErrorKind,
 }
 
-impl DiskError {
+impl fmt::Display for BlockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.disk, self.kind)
+    }
+}
+
+impl std::error::Error for BlockError {
+    /// That of the [kind](Self::kind), which is in the message already.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+impl BlockError {
     /// The disk's path, where it was given by path.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -187,18 +241,18 @@ impl DiskError {
     }
 }
 
-/// See [`DiskError`].
+/// See [`BlockError`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum DiskErrorKind {
+pub enum BlockErrorKind {
     /// It cannot be opened.
-    #[error("cannot be opened: {source}")]
+    #[error("cannot be opened")]
     Open {
         /// The system's reason.
         source: io::Error,
     },
     /// It cannot be opened for writing.
-    #[error("cannot be opened for writing ({source}); attach it read-only if the guest only reads it")]
+    #[error("cannot be opened for writing; attach it read-only if the guest only reads it")]
     OpenForWriting {
         /// The system's reason.
         source: io::Error,
@@ -213,7 +267,7 @@ pub enum DiskErrorKind {
     #[error("was opened for appending (O_APPEND), so every write would make it grow")]
     Append,
     /// Its size cannot be determined.
-    #[error("its capacity cannot be determined: {source}")]
+    #[error("its capacity cannot be determined")]
     Capacity {
         /// The system's reason.
         source: io::Error,
@@ -253,7 +307,7 @@ pub enum DiskErrorKind {
         shared: bool,
     },
     /// The lock cannot be taken for another reason.
-    #[error("cannot be locked: {source}")]
+    #[error("cannot be locked")]
     Lock {
         /// The system's reason.
         source: io::Error,

@@ -1,12 +1,13 @@
 //! The host side of a guest's devices.
 
+mod attached;
 mod block;
 mod console;
 mod net;
 
-pub(crate) use block::OpenDisk;
-pub use block::{Disk, DiskError, DiskErrorKind};
+pub(crate) use attached::{Access, Attached, DeviceSource, OpenDevice, attach, fill_in};
+pub use attached::{DeviceError, DeviceInfo, DeviceProperties};
+pub use block::{BlockDevice, BlockError, BlockErrorKind, BlockInfo};
 pub use console::{Console, ConsoleReader};
 pub(crate) use console::{ConsolePoller, Drained};
-pub(crate) use net::OpenTap;
-pub use net::{Tap, TapError, TapErrorKind};
+pub use net::{NetDevice, NetError, NetErrorKind, NetInfo};

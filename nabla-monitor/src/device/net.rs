@@ -1,9 +1,10 @@
 //! Network interfaces: taps that exist already.
 
-use nabla_core::MacAddress;
+use super::{DeviceError, DeviceProperties, DeviceSource, OpenDevice};
+use nabla_core::{Attachment, DeviceKind, MacAddress};
 use rustix::fs::OFlags;
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 use thiserror::Error;
@@ -25,13 +26,13 @@ fn random_mac() -> io::Result<MacAddress> {
 /// starts.
 ///
 /// ```
-/// use nabla_monitor::{MacAddress, Tap};
+/// use nabla_monitor::{MacAddress, NetDevice};
 ///
-/// let tap = Tap::new("tap0").mac(MacAddress([2, 0, 0, 0, 0, 1]));
+/// let tap = NetDevice::new("tap0").mac(MacAddress([2, 0, 0, 0, 0, 1]));
 /// # let _ = tap;
 /// ```
 #[derive(Debug)]
-pub struct Tap {
+pub struct NetDevice {
     source: Source,
     mac: Option<MacAddress>,
     mtu: Option<u16>,
@@ -43,7 +44,7 @@ enum Source {
     Descriptor(OwnedFd),
 }
 
-impl Tap {
+impl NetDevice {
     /// The tap called `name`.
     pub fn new(name: impl Into<String>) -> Self {
         Self { source: Source::Name(name.into()), mac: None, mtu: None }
@@ -68,19 +69,30 @@ impl Tap {
         self.mtu = Some(bytes);
         self
     }
+}
 
-    /// Opens and checks it.
-    pub(crate) fn open(self) -> Result<OpenTap, TapError> {
+impl DeviceSource for NetDevice {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Net
+    }
+
+    fn open(self: Box<Self>) -> Result<OpenDevice, DeviceError> {
+        Ok((*self).open_net()?)
+    }
+}
+
+impl NetDevice {
+    fn open_net(self) -> Result<OpenDevice, NetError> {
         let name = match &self.source {
             Source::Name(name) => Some(name.clone()),
             Source::Descriptor(_) => None,
         };
-        let fail = |kind| TapError { name: name.clone(), kind };
+        let fail = |kind| NetError { name: name.clone(), kind };
         let (descriptor, name) = match self.source {
             Source::Name(name) => (open_by_name(&name).map_err(fail)?, Some(name)),
             Source::Descriptor(descriptor) => {
                 rustix::io::ioctl_fionbio(&descriptor, true)
-                    .map_err(|errno| fail(TapErrorKind::Descriptor { source: errno.into() }))?;
+                    .map_err(|errno| fail(NetErrorKind::Descriptor { source: errno.into() }))?;
                 // What was passed may be a packet socket or a pipe, too; those have no name and no MTU to ask for.
                 let name = tun::name(descriptor.as_fd()).ok();
                 (descriptor, name)
@@ -88,12 +100,12 @@ impl Tap {
         };
         let mtu = match (self.mtu, &name) {
             (Some(mtu), _) => mtu,
-            (None, Some(name)) => tun::mtu(name).map_err(|source| fail(TapErrorKind::Mtu { source }))?,
+            (None, Some(name)) => tun::mtu(name).map_err(|source| fail(NetErrorKind::Mtu { source }))?,
             (None, None) => DEFAULT_MTU,
         };
         let mac = match self.mac {
             Some(mac) => mac,
-            None => random_mac().map_err(|source| fail(TapErrorKind::Random { source }))?,
+            None => random_mac().map_err(|source| fail(NetErrorKind::Random { source }))?,
         };
         if let Some(name) = &name {
             // Frames larger than the MTU would be cut short in the guest's buffer. The interface works without
@@ -102,58 +114,103 @@ impl Tap {
                 tracing::debug!(tap = name, %error, "offloads could not be switched off");
             }
         }
-        Ok(OpenTap { descriptor, mac, mtu })
+        Ok(OpenDevice {
+            descriptor,
+            properties: DeviceProperties::Net(NetInfo { interface: name, mac, mtu }),
+        })
     }
 }
 
-/// An opened tap.
-#[derive(Debug)]
-pub(crate) struct OpenTap {
-    pub descriptor: OwnedFd,
+/// A network device that a guest has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NetInfo {
+    /// The name of the tap, where it has one.
+    pub interface: Option<String>,
+    /// The guest's MAC address.
     pub mac: MacAddress,
+    /// The MTU in bytes that the guest is told.
     pub mtu: u16,
 }
 
-fn open_by_name(name: &str) -> Result<OwnedFd, TapErrorKind> {
+impl NetInfo {
+    pub(super) fn attachment(&self, descriptor: i32) -> Attachment {
+        Attachment::Net { mac: self.mac.0, mtu: self.mtu, descriptor }
+    }
+}
+
+impl fmt::Display for NetInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net, address {}, MTU {}", self.mac, self.mtu)
+    }
+}
+
+impl From<&str> for NetDevice {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for NetDevice {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+fn open_by_name(name: &str) -> Result<OwnedFd, NetErrorKind> {
     use rustix::io::Errno;
     if name.is_empty() || name.len() > 15 || name.contains(['/', '\0', '%']) {
-        return Err(TapErrorKind::Name);
+        return Err(NetErrorKind::Name);
     }
     // Without this, opening a tap that does not exist would create it.
     let flags = tun::interface_flags(name).map_err(|errno| match errno {
-        Errno::NODEV => TapErrorKind::NotFound,
-        errno => TapErrorKind::Open { source: errno.into() },
+        Errno::NODEV => NetErrorKind::NotFound,
+        errno => NetErrorKind::Open { source: errno.into() },
     })?;
     if !flags.up {
-        return Err(TapErrorKind::Down);
+        return Err(NetErrorKind::Down);
     }
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = rustix::fs::open("/dev/net/tun", flags, rustix::fs::Mode::empty())
-        .map_err(|errno| TapErrorKind::DevNetTun { source: errno.into() })?;
+        .map_err(|errno| NetErrorKind::DevNetTun { source: errno.into() })?;
     match tun::attach(descriptor.as_fd(), name) {
         Ok(()) => Ok(descriptor),
-        Err(Errno::BUSY) => Err(TapErrorKind::Busy),
-        Err(Errno::PERM) => Err(TapErrorKind::NotPermitted),
-        Err(Errno::INVAL) => Err(TapErrorKind::NotATap),
-        Err(errno) => Err(TapErrorKind::Open { source: errno.into() }),
+        Err(Errno::BUSY) => Err(NetErrorKind::Busy),
+        Err(Errno::PERM) => Err(NetErrorKind::NotPermitted),
+        Err(Errno::INVAL) => Err(NetErrorKind::NotATap),
+        Err(errno) => Err(NetErrorKind::Open { source: errno.into() }),
     }
 }
 
 /// Why a network interface cannot be attached.
-#[derive(Debug, Error)]
-#[error("{}: {kind}", match .name { Some(name) => format!("tap '{name}'"), None => "the tap given as a descriptor".to_owned() })]
-pub struct TapError {
+#[derive(Debug)]
+pub struct NetError {
     /// Name of the interface, where it was given by name.
     pub name: Option<String>,
     /// What is wrong.
-    #[source]
-    pub kind: TapErrorKind,
+    pub kind: NetErrorKind,
 }
 
-/// See [`TapError`].
+impl fmt::Display for NetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "tap '{name}': {}", self.kind),
+            None => write!(f, "the tap given as a descriptor: {}", self.kind),
+        }
+    }
+}
+
+impl std::error::Error for NetError {
+    /// That of the [kind](Self::kind), which is in the message already.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// See [`NetError`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum TapErrorKind {
+pub enum NetErrorKind {
     /// No interface can be called that.
     #[error("this is no name of an interface (1 to 15 characters)")]
     Name,
@@ -177,33 +234,31 @@ pub enum TapErrorKind {
     )]
     NotPermitted,
     /// `/dev/net/tun` cannot be opened.
-    #[error(
-        "/dev/net/tun cannot be opened: {source}; is the tun module loaded (modprobe tun), and may you use it?"
-    )]
+    #[error("/dev/net/tun cannot be opened; is the tun module loaded (modprobe tun), and may you use it?")]
     DevNetTun {
         /// The system's reason.
         source: io::Error,
     },
     /// It cannot be opened for another reason.
-    #[error("cannot be opened: {source}")]
+    #[error("cannot be opened")]
     Open {
         /// The system's reason.
         source: io::Error,
     },
     /// The descriptor cannot be used.
-    #[error("the descriptor cannot be made non-blocking: {source}")]
+    #[error("the descriptor cannot be made non-blocking")]
     Descriptor {
         /// The system's reason.
         source: io::Error,
     },
     /// The MTU cannot be read.
-    #[error("its MTU cannot be read: {source}")]
+    #[error("its MTU cannot be read")]
     Mtu {
         /// The system's reason.
         source: io::Error,
     },
     /// No random MAC address could be made.
-    #[error("no random MAC address could be made: {source}")]
+    #[error("no random MAC address could be made")]
     Random {
         /// The system's reason.
         source: io::Error,
@@ -331,15 +386,15 @@ mod tests {
 
     #[test]
     fn missing_tap_is_an_error_and_not_created() {
-        let error = Tap::new("nabla-none0").open().unwrap_err();
-        assert!(matches!(error.kind, TapErrorKind::NotFound), "{error}");
-        assert!(matches!(Tap::new("").open().unwrap_err().kind, TapErrorKind::Name));
-        assert!(matches!(Tap::new("tap%d").open().unwrap_err().kind, TapErrorKind::Name));
+        let error = NetDevice::new("nabla-none0").open_net().unwrap_err();
+        assert!(matches!(error.kind, NetErrorKind::NotFound), "{error}");
+        assert!(matches!(NetDevice::new("").open_net().unwrap_err().kind, NetErrorKind::Name));
+        assert!(matches!(NetDevice::new("tap%d").open_net().unwrap_err().kind, NetErrorKind::Name));
     }
 
     #[test]
     fn another_interface_is_no_tap() {
-        let error = Tap::new("lo").open().unwrap_err();
-        assert!(!matches!(error.kind, TapErrorKind::NotFound | TapErrorKind::Name), "{error}");
+        let error = NetDevice::new("lo").open_net().unwrap_err();
+        assert!(!matches!(error.kind, NetErrorKind::NotFound | NetErrorKind::Name), "{error}");
     }
 }

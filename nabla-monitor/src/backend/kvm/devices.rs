@@ -3,13 +3,10 @@
 
 use super::{control::Control, counters::Tally};
 use crate::{
-    config::{AttachedDevice, Backing},
+    device::{Access, Attached},
     sys::{self, nr},
 };
-use nabla_core::{
-    Attachment, Manifest,
-    abi::hvt::{R_AGAIN, R_EUNSPEC, R_OK},
-};
+use nabla_core::abi::hvt::{R_AGAIN, R_EUNSPEC, R_OK};
 use rustix::{
     event::{PollFd, PollFlags, epoll, poll},
     fs::FileType,
@@ -36,11 +33,12 @@ pub const EPOLL_PWAIT: u64 = 281;
 /// `struct epoll_event`, which is packed: what happened, and the two halves of the data.
 type Event = [u32; 3];
 
-/// A device by its index in the manifest.
+/// A device, as hypercalls use it.
 #[derive(Debug)]
-enum Device {
-    Disk { descriptor: OwnedFd, capacity: u64 },
-    Net { descriptor: Arc<OwnedFd> },
+struct Device {
+    /// Shared with the thread that serves the network ring.
+    descriptor: Arc<OwnedFd>,
+    access: Access,
 }
 
 /// Network interfaces by their index in the manifest.
@@ -68,6 +66,7 @@ pub enum Interrupted {
 /// All devices of a guest.
 #[derive(Debug)]
 pub struct Devices {
+    /// By their index in the manifest.
     devices: Vec<Option<Device>>,
     console: OwnedFd,
     /// Whether a write to the console can block.
@@ -84,7 +83,7 @@ pub struct Devices {
 
 impl Devices {
     pub fn new(
-        attached: Vec<AttachedDevice>,
+        attached: Vec<Attached>,
         console: OwnedFd,
         control: &Control,
         tally: Arc<Tally>,
@@ -92,17 +91,14 @@ impl Devices {
         let waitset = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&waitset, control.wake(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let mut devices = Vec::new();
-        for AttachedDevice { index, backing } in attached {
-            let device = match backing {
-                Backing::Disk(disk) => Device::Disk { descriptor: disk.descriptor, capacity: disk.capacity },
-                Backing::Tap(tap) => {
-                    let data = epoll::EventData::new_u64(index as u64);
-                    epoll::add(&waitset, &tap.descriptor, data, epoll::EventFlags::IN)?;
-                    Device::Net { descriptor: Arc::new(tap.descriptor) }
-                }
-            };
+        for device in attached {
+            let (index, access) = (device.info.index, device.access());
+            if access == Access::Frames {
+                let data = epoll::EventData::new_u64(index as u64);
+                epoll::add(&waitset, &device, data, epoll::EventFlags::IN)?;
+            }
             devices.resize_with(devices.len().max(index + 1), || None);
-            devices[index] = Some(device);
+            devices[index] = Some(Device { descriptor: Arc::new(device.descriptor), access });
         }
         let console_blocks = rustix::fs::fstat(&console)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile);
@@ -124,53 +120,48 @@ impl Devices {
         self.devices.get(usize::try_from(handle).ok()?)?.as_ref()
     }
 
-    /// The disk with this handle: its descriptor and its capacity in bytes.
-    pub fn disk(&self, handle: u64) -> Option<(BorrowedFd<'_>, u64)> {
+    /// The block device with this handle: its descriptor and its capacity in bytes.
+    pub fn block(&self, handle: u64) -> Option<(BorrowedFd<'_>, u64)> {
         match self.get(handle)? {
-            Device::Disk { descriptor, capacity } => Some((descriptor.as_fd(), *capacity)),
-            Device::Net { .. } => None,
+            Device { descriptor, access: Access::Blocks { capacity, .. } } => {
+                Some((descriptor.as_fd(), *capacity))
+            }
+            Device { access: Access::Frames, .. } => None,
         }
     }
 
-    /// The network interface with this handle.
+    /// The network device with this handle.
     pub fn net(&self, handle: u64) -> Option<BorrowedFd<'_>> {
-        match self.get(handle)? {
-            Device::Net { descriptor } => Some(descriptor.as_fd()),
-            Device::Disk { .. } => None,
-        }
+        self.get(handle).filter(|device| device.access == Access::Frames).map(|net| net.descriptor.as_fd())
     }
 
-    /// One more network interface, that nobody waits for.
+    /// One more network device, that nobody waits for.
     #[cfg(test)]
     pub fn add_net(&mut self, index: usize, descriptor: OwnedFd) {
         self.devices.resize_with(self.devices.len().max(index + 1), || None);
-        self.devices[index] = Some(Device::Net { descriptor: Arc::new(descriptor) });
+        self.devices[index] = Some(Device { descriptor: Arc::new(descriptor), access: Access::Frames });
     }
 
-    /// The network interfaces, for another thread.
+    /// The network devices, for another thread.
     pub fn nets(&self) -> Nets {
-        let net = |device: &Option<Device>| match device {
-            Some(Device::Net { descriptor }) => Some(Arc::clone(descriptor)),
-            _ => None,
+        let net = |device: &Option<Device>| {
+            let net = device.as_ref().filter(|device| device.access == Access::Frames)?;
+            Some(Arc::clone(&net.descriptor))
         };
         Nets(self.devices.iter().map(net).collect())
     }
 
     /// Every descriptor that is used, by what is done with it: for the system call filter.
     pub fn descriptors(&self) -> DeviceDescriptors {
-        let of =
-            |want: fn(&Device) -> Option<RawFd>| self.devices.iter().flatten().filter_map(want).collect();
+        let (nets, blocks): (Vec<_>, Vec<_>) =
+            self.devices.iter().flatten().partition(|device| device.access == Access::Frames);
+        let numbers =
+            |devices: Vec<&Device>| devices.into_iter().map(|device| device.descriptor.as_raw_fd()).collect();
         DeviceDescriptors {
             console: self.console.as_raw_fd(),
             waitset: self.waitset.as_raw_fd(),
-            disks: of(|device| match device {
-                Device::Disk { descriptor, .. } => Some(descriptor.as_raw_fd()),
-                Device::Net { .. } => None,
-            }),
-            nets: of(|device| match device {
-                Device::Net { descriptor } => Some(descriptor.as_raw_fd()),
-                Device::Disk { .. } => None,
-            }),
+            blocks: numbers(blocks),
+            nets: numbers(nets),
         }
     }
 
@@ -291,25 +282,8 @@ pub fn attend(control: &Control) -> Result<(), Interrupted> {
 pub struct DeviceDescriptors {
     pub console: RawFd,
     pub waitset: RawFd,
-    pub disks: Vec<RawFd>,
+    pub blocks: Vec<RawFd>,
     pub nets: Vec<RawFd>,
-}
-
-/// The manifest with everything attached, for the guest.
-pub fn manifest(bare: &Manifest, attached: &[AttachedDevice]) -> Manifest {
-    let mut manifest = bare.clone();
-    for device in attached {
-        let attachment = match &device.backing {
-            Backing::Disk(disk) => {
-                Attachment::Block { capacity: disk.capacity, block_size: disk.block_size, descriptor: -1 }
-            }
-            Backing::Tap(tap) => Attachment::Net { mac: tap.mac.0, mtu: tap.mtu, descriptor: -1 },
-        };
-        // Kinds, sizes and places were checked when the devices were opened.
-        let attached = manifest.attach(device.index, attachment);
-        debug_assert_eq!(attached, Ok(()));
-    }
-    manifest
 }
 
 /// Sends a frame. Returns what the guest is told: `R_*`.

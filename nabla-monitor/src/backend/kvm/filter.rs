@@ -112,7 +112,7 @@ pub fn finish(rules: Rules) -> Result<BpfProgram, seccompiler::BackendError> {
 
 /// Allows what the thread does while the guest runs and when it ends.
 pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
-    let DeviceDescriptors { console, waitset, disks, nets } = &config.devices;
+    let DeviceDescriptors { console, waitset, blocks, nets } = &config.devices;
     let joined = |parts: &[&[RawFd]]| parts.concat();
     let vcpu = u64::from(config.vcpu.cast_unsigned());
     let requests = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
@@ -121,7 +121,7 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         .map(|request| SeccompRule::new(vec![is(0, vcpu)?, is(1, request)?]))
         .collect::<Result<_, _>>()?;
     let kick = config.kick.as_slice();
-    let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], disks, nets, kick].concat();
+    let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], blocks, nets, kick].concat();
     let mut rules = always_allowed();
     for (number, rule) in [
         (extra::IOCTL, requests),
@@ -136,9 +136,9 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         rules.insert(number.cast_signed(), rule);
     }
     // A call without a rule would be allowed with any descriptor, so it is left out.
-    if !disks.is_empty() {
-        rules.insert(nr::PREAD64.cast_signed(), on(disks)?);
-        rules.insert(extra::PWRITE64.cast_signed(), on(disks)?);
+    if !blocks.is_empty() {
+        rules.insert(nr::PREAD64.cast_signed(), on(blocks)?);
+        rules.insert(extra::PWRITE64.cast_signed(), on(blocks)?);
     }
     finish(rules)
 }
@@ -189,9 +189,9 @@ pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler:
 
 /// Every descriptor of it, but for the standard ones, and what the guest's owner needs.
 pub fn descriptors(config: &FilterConfig) -> Vec<RawFd> {
-    let DeviceDescriptors { console, waitset, disks, nets } = &config.devices;
+    let DeviceDescriptors { console, waitset, blocks, nets } = &config.devices;
     let own = [config.vcpu, config.vm, config.exit, config.wake, config.look, *console, *waitset];
-    [&own[..], disks, nets, config.kick.as_slice()].concat()
+    [&own[..], blocks, nets, config.kick.as_slice()].concat()
 }
 
 /// Takes the calling thread's rights away, for good.
@@ -218,7 +218,7 @@ mod tests {
     use crate::confine::seccomp::interpreter::{ALLOW, X86_64, run};
 
     fn config() -> FilterConfig {
-        let devices = DeviceDescriptors { console: 1, waitset: 9, disks: vec![20, 21], nets: vec![30] };
+        let devices = DeviceDescriptors { console: 1, waitset: 9, blocks: vec![20, 21], nets: vec![30] };
         FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, kick: Some(12), devices }
     }
 
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn without_disks_nothing_is_read_at_an_offset() {
         let mut config = config();
-        config.devices.disks.clear();
+        config.devices.blocks.clear();
         let program = build(&config).unwrap();
         assert!((0..64).all(|fd| !allows(&program, nr::PREAD64, [fd, 0, 512, 0, 0, 0])));
     }

@@ -142,7 +142,7 @@ fn block_transfer(
     devices: &Devices,
     control: &Control,
 ) -> Result<Result<i32, Interrupted>, BadAccess> {
-    let Some((disk, capacity)) = devices.disk(io.handle) else { return Ok(Ok(R_EINVAL)) };
+    let Some((disk, capacity)) = devices.block(io.handle) else { return Ok(Ok(R_EINVAL)) };
     if io.offset >= capacity || io.len > capacity - io.offset {
         return Ok(Ok(R_EINVAL));
     }

@@ -31,7 +31,8 @@ use self::{
 };
 use super::Prepared;
 use crate::{
-    config::{Backing, Isolation},
+    config::Isolation,
+    device::{self, Access},
     error::Error,
     runtime::Runtime,
     step::LaunchStep,
@@ -80,7 +81,7 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     drop(kvm);
     let bell = bell.filter(|_| machine.has_kick);
 
-    let manifest = devices::manifest(guest.image.manifest(), &guest.devices);
+    let manifest = device::fill_in(guest.image.manifest(), &guest.devices, |_| -1);
     let area = layout::hvt::boot_area(
         size,
         guest.image.end(),
@@ -127,7 +128,7 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
 /// below 4 GiB, and has a processor besides its own. On a single one, guests that wait for the ring by looking at it,
 /// as those of Solo5 do, would keep from running whom they wait for.
 fn takes_ring(guest: &Prepared) -> bool {
-    let has_net = guest.devices.iter().any(|device| matches!(device.backing, Backing::Tap(_)));
+    let has_net = guest.devices.iter().any(|device| device.access() == Access::Frames);
     let fits = guest.memory.as_u64().checked_add(ring::BYTES).is_some_and(|end| end <= hvt::MEMORY_MAX);
     let processors = || rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
     has_net && guest.image.abi() == Abi::HvtV2 && fits && processors() > 1

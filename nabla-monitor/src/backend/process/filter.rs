@@ -1,27 +1,19 @@
 //! The system call filter of an `spt` guest.
 
-use crate::confine::seccomp;
+use crate::{confine::seccomp, device::Access};
 use nabla_core::abi::spt::syscall;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpArgLen::Qword, SeccompCmpOp,
     SeccompCondition, SeccompRule,
 };
 
-/// A device in the guest's descriptor table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FilterDevice {
-    /// A disk: its descriptor, block size and capacity in bytes.
-    Block { descriptor: i32, block_size: u16, capacity: u64 },
-    /// A network interface: its descriptor.
-    Net { descriptor: i32 },
-}
-
 /// The descriptors that the guest may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterConfig {
     pub epollfd: i32,
     pub timerfd: i32,
-    pub devices: Vec<FilterDevice>,
+    /// Those of the devices, and how they are used.
+    pub devices: Vec<(i32, Access)>,
 }
 
 const EQ: SeccompCmpOp = SeccompCmpOp::Eq;
@@ -38,13 +30,13 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
     let mut read = Vec::new();
     let mut write = vec![SeccompRule::new(vec![fd_is(syscall::STDOUT)?])?];
     let mut block_io = Vec::new();
-    for device in &config.devices {
-        match *device {
-            FilterDevice::Net { descriptor } => {
+    for &(descriptor, access) in &config.devices {
+        match access {
+            Access::Frames => {
                 read.push(SeccompRule::new(vec![fd_is(descriptor)?])?);
                 write.push(SeccompRule::new(vec![fd_is(descriptor)?])?);
             }
-            FilterDevice::Block { descriptor, block_size, capacity } => {
+            Access::Blocks { block_size, capacity } => {
                 let last = capacity.saturating_sub(u64::from(block_size));
                 block_io.push(SeccompRule::new(vec![
                     fd_is(descriptor)?,
@@ -92,10 +84,7 @@ mod tests {
         FilterConfig {
             epollfd: 6,
             timerfd: 7,
-            devices: vec![
-                FilterDevice::Block { descriptor: 3, block_size: 512, capacity: 4 << 30 },
-                FilterDevice::Net { descriptor: 4 },
-            ],
+            devices: vec![(3, Access::Blocks { block_size: 512, capacity: 4 << 30 }), (4, Access::Frames)],
         }
     }
 
@@ -193,9 +182,8 @@ mod tests {
 
     #[test]
     fn sixty_three_disks_fit_into_a_filter() {
-        let devices: Vec<_> = (0..63)
-            .map(|i| FilterDevice::Block { descriptor: 3 + i, block_size: 512, capacity: 4096 })
-            .collect();
+        let devices: Vec<_> =
+            (0..63).map(|i| (3 + i, Access::Blocks { block_size: 512, capacity: 4096 })).collect();
         let program = build(&FilterConfig { epollfd: 66, timerfd: 67, devices }).unwrap();
         assert!(program.len() <= 4096, "{}", program.len());
         for fd in 3..66 {

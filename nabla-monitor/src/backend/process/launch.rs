@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     confine::{Identity, landlock},
+    device::{self, Access, Attached},
     elf_writer::{self, ProgramHeader},
     step::LaunchStep,
     sys::nr,
 };
 use nabla_core::{
-    ByteSize, CommandLine, Image, Manifest,
+    ByteSize, CommandLine, Image,
     abi::{PAGE_SIZE, spt},
     elf::PT_LOAD,
     layout,
@@ -60,9 +61,8 @@ pub struct LaunchConfig<'a> {
     pub image: &'a Image,
     /// Whether the image's file may be mapped executable; otherwise it is copied.
     pub map_image: bool,
-    /// Filled in: the devices in the order of their descriptors.
-    pub manifest: &'a Manifest,
-    pub filter: FilterConfig,
+    /// In the order of their descriptors, from [`FIRST_DEVICE`] on.
+    pub devices: &'a [Attached],
     pub command_line: &'a CommandLine,
     /// Bytes of guest memory.
     pub memory: u64,
@@ -172,7 +172,7 @@ impl Builder {
 ///
 /// When the filter cannot be built, which means too many devices for a BPF program.
 pub fn build(config: &LaunchConfig<'_>) -> Result<LaunchFile, seccompiler::BackendError> {
-    let fds = Descriptors::for_devices(config.filter.devices.len());
+    let fds = Descriptors::for_devices(config.devices.len());
     let mut b = Builder::new();
     start(&mut b, config, fds);
     memory(&mut b, config, fds);
@@ -276,11 +276,15 @@ fn boot_area(
     config: &LaunchConfig<'_>,
     fds: Descriptors,
 ) -> Result<(u64, u64), seccompiler::BackendError> {
-    let program = filter::build(&config.filter)?;
+    let devices = config.devices.iter().zip(FIRST_DEVICE..).map(|(device, fd)| (fd, device.access()));
+    let program =
+        filter::build(&FilterConfig { epollfd: fds.epoll, timerfd: fds.timer, devices: devices.collect() })?;
+    let number = |position| FIRST_DEVICE + i32::try_from(position).unwrap_or(i32::MAX - FIRST_DEVICE);
+    let manifest = device::fill_in(config.image.manifest(), config.devices, number);
     let area = layout::spt::boot_area(
         config.memory,
         config.image.end(),
-        config.manifest,
+        &manifest,
         config.command_line,
         fds.epoll,
         fds.timer,
@@ -315,11 +319,10 @@ fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     b.call(nr::EPOLL_CREATE1, [0.into()], number(fds.epoll), LaunchStep::CreateEventSet);
     let args = [CLOCK_MONOTONIC.into(), TFD_NONBLOCK.into()];
     b.call(nr::TIMERFD_CREATE, args, number(fds.timer), LaunchStep::CreateTimer);
-    let net = config.manifest.devices().filter_map(|device| match device.attachment {
-        Some(nabla_core::Attachment::Net { descriptor, .. }) => Some((descriptor, device.index as u64)),
-        _ => None,
+    let frames = config.devices.iter().zip(FIRST_DEVICE..).filter_map(|(device, fd)| {
+        matches!(device.access(), Access::Frames).then_some((fd, device.info.index as u64))
     });
-    for (fd, data) in net.chain([(fds.timer, spt::TIMER_EVENT)]) {
+    for (fd, data) in frames.chain([(fds.timer, spt::TIMER_EVENT)]) {
         // struct epoll_event is packed on x86-64.
         let mut event = [0_u8; 12];
         event[..4].copy_from_slice(&EPOLLIN.to_le_bytes());

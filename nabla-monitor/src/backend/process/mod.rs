@@ -12,15 +12,14 @@ pub(crate) mod supervisor;
 pub(crate) mod syscall_names;
 
 use self::{
-    filter::{FilterConfig, FilterDevice},
     inspect::Inspector,
-    launch::{CONSOLE, Descriptors, FIRST_DEVICE, LAUNCH_FILE, LaunchConfig, LaunchFile, REPORT},
+    launch::{CONSOLE, FIRST_DEVICE, LAUNCH_FILE, LaunchConfig, LaunchFile, REPORT},
     running::ProcessGuest,
     supervisor::{HOLD_ENDS, HOLD_SIGNALS, Request, Slot, Supervisor},
 };
 use super::Prepared;
 use crate::{
-    config::{Backing, LaunchFailure, Supervision},
+    config::{LaunchFailure, Supervision},
     confine::namespaces,
     debug::{
         Debuggee, Resume,
@@ -30,7 +29,6 @@ use crate::{
     runtime::Runtime,
     step::LaunchStep,
 };
-use nabla_core::{Attachment, Manifest};
 use rustix::{
     fs::{StatVfsMountFlags, fstatvfs},
     pipe::{PipeFlags, pipe_with},
@@ -167,16 +165,12 @@ impl Launch {
         inspected: bool,
         as_text: Option<(&str, u8)>,
     ) -> Result<Self, Error> {
-        let (manifest, devices) = number_devices(guest);
-        let descriptors = Descriptors::for_devices(devices.len());
-        let filter = FilterConfig { epollfd: descriptors.epoll, timerfd: descriptors.timer, devices };
         // On a mount with noexec, a file can be read but not mapped executable.
         let map_image = fstatvfs(&guest.file).is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC));
         let LaunchFile { bytes, steps } = launch::build(&LaunchConfig {
             image: &guest.image,
             map_image,
-            manifest: &manifest,
-            filter,
+            devices: &guest.devices,
             command_line: &guest.command_line,
             memory: guest.memory.as_u64(),
             exec_heap: guest.exec_heap,
@@ -205,10 +199,7 @@ impl Launch {
         cgroup: Option<BorrowedFd<'a>>,
     ) -> Vec<BorrowedFd<'a>> {
         const { assert!(LAUNCH_FILE == 0 && CONSOLE == 1 && REPORT == 2 && FIRST_DEVICE == 3) };
-        let devices = guest.devices.iter().map(|device| match &device.backing {
-            Backing::Disk(disk) => disk.descriptor.as_fd(),
-            Backing::Tap(tap) => tap.descriptor.as_fd(),
-        });
+        let devices = guest.devices.iter().map(AsFd::as_fd);
         [self.file.as_fd(), console, report]
             .into_iter()
             .chain(devices)
@@ -245,30 +236,4 @@ impl Launch {
         };
         Err(cannot(step, source))
     }
-}
-
-/// Gives each device its descriptor's number in the guest.
-fn number_devices(guest: &Prepared) -> (Manifest, Vec<FilterDevice>) {
-    let mut manifest = guest.image.manifest().clone();
-    let mut filters = Vec::new();
-    for (device, descriptor) in guest.devices.iter().zip(FIRST_DEVICE..) {
-        let (attachment, filter) = match &device.backing {
-            Backing::Disk(disk) => {
-                let (capacity, block_size) = (disk.capacity, disk.block_size);
-                (
-                    Attachment::Block { capacity, block_size, descriptor },
-                    FilterDevice::Block { descriptor, block_size, capacity },
-                )
-            }
-            Backing::Tap(tap) => (
-                Attachment::Net { mac: tap.mac.0, mtu: tap.mtu, descriptor },
-                FilterDevice::Net { descriptor },
-            ),
-        };
-        // Kinds, sizes and places were checked when the devices were opened.
-        let attached = manifest.attach(device.index, attachment);
-        debug_assert_eq!(attached, Ok(()));
-        filters.push(filter);
-    }
-    (manifest, filters)
 }

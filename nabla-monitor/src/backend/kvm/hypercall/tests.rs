@@ -3,8 +3,7 @@
 use super::*;
 use crate::{
     backend::kvm::{arch, counters::Tally, memory::MemoryOptions},
-    config::{AttachedDevice, Backing},
-    device::{OpenDisk, OpenTap},
+    device::{Attached, BlockDevice, NetDevice},
 };
 use nabla_core::{DeviceKind, Manifest, Permissions, abi::hvt::R_AGAIN, elf::PageRange};
 use rustix::{
@@ -41,22 +40,8 @@ fn machine() -> Machine {
     let (wire, tap) =
         socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::NONBLOCK, None).unwrap();
     let attached = vec![
-        AttachedDevice {
-            index: 1,
-            backing: Backing::Disk(OpenDisk {
-                descriptor: disk.try_clone().unwrap().into(),
-                capacity: 2048,
-                block_size: 512,
-            }),
-        },
-        AttachedDevice {
-            index: 2,
-            backing: Backing::Tap(OpenTap {
-                descriptor: tap,
-                mac: nabla_core::MacAddress([2; 6]),
-                mtu: 1500,
-            }),
-        },
+        Attached::open(1, BlockDevice::from_fd(disk.try_clone().unwrap().into())),
+        Attached::open(2, NetDevice::from_fd(tap)),
     ];
     let control = Control::new().unwrap();
     let kinds = [(DeviceKind::Block, "disk"), (DeviceKind::Net, "net")];

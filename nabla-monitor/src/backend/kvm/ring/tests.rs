@@ -3,8 +3,7 @@
 use super::*;
 use crate::{
     backend::kvm::{arch, control::Control, devices::Devices, memory::MemoryOptions},
-    config::{AttachedDevice, Backing},
-    device::OpenTap,
+    device::{Attached, NetDevice},
 };
 use nabla_core::{
     DeviceKind, Manifest, Permissions,
@@ -40,16 +39,14 @@ fn machine() -> Machine {
     let (wire, tap) =
         socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::NONBLOCK, None).unwrap();
     let hole = File::options().read(true).write(true).open("/dev/null").unwrap();
-    let net = |index, descriptor| AttachedDevice {
-        index,
-        backing: Backing::Tap(OpenTap { descriptor, mac: nabla_core::MacAddress([2; 6]), mtu: 1500 }),
-    };
     let kinds = [(DeviceKind::Net, "wire"), (DeviceKind::Net, "hole")];
     let tally = Arc::new(Tally::new(&Manifest::new(kinds).unwrap(), 1_000_000_000));
     let control = Control::new().unwrap();
     let console = hole.try_clone().unwrap().into();
     // No wait set takes a file like that.
-    let mut devices = Devices::new(vec![net(1, tap)], console, &control, Arc::clone(&tally)).unwrap();
+    let mut devices =
+        Devices::new(vec![Attached::open(1, NetDevice::from_fd(tap))], console, &control, Arc::clone(&tally))
+            .unwrap();
     devices.add_net(2, hole.into());
     let ring = Ring::new(Arc::clone(&memory), devices.nets(), Arc::clone(&tally)).unwrap();
     Machine { memory, ring, devices, tally, wire }
