@@ -34,9 +34,8 @@ pub struct InspectArgs {
 
 /// Prints what is in an image.
 pub fn main(args: &InspectArgs) -> anyhow::Result<u8> {
-    let file = ImageFile::open(&args.image)?;
-    let image = file.parse(args.abi)?;
-    let description = Description::new(args.image.display().to_string(), file.size(), &image);
+    let open = ImageFile::open(&args.image)?.parse(args.abi)?;
+    let description = Description::new(args.image.display().to_string(), open.file().size(), open.image());
     if args.json {
         output::print_json(&description)?;
     } else {

@@ -6,8 +6,8 @@ use crate::{
     debug::overseer::Plan,
     device::{self, BlockDevice, Console, DeviceSource, NetDevice},
     error::Error,
-    guest::Guest,
-    image::ImageFile,
+    guest::{Description, Guest},
+    image::ImageSource,
     runtime::Runtime,
 };
 use nabla_core::{Abi, ByteSize, CommandLine, layout};
@@ -43,7 +43,7 @@ pub struct Isolation {
 #[must_use = "a guest does not run before start()"]
 pub struct GuestBuilder {
     runtime: Runtime,
-    image: PathBuf,
+    image: ImageSource,
     abi: Option<Abi>,
     memory: ByteSize,
     devices: Vec<(Option<String>, Box<dyn DeviceSource>)>,
@@ -67,7 +67,7 @@ pub(crate) struct LaunchFailure {
 }
 
 impl GuestBuilder {
-    pub(crate) fn new(runtime: Runtime, image: PathBuf) -> Self {
+    pub(crate) fn new(runtime: Runtime, image: ImageSource) -> Self {
         Self {
             runtime,
             image,
@@ -251,21 +251,20 @@ impl GuestBuilder {
 
     /// Opens and checks everything.
     fn prepare(self) -> Result<PreparedWithConsole, Error> {
-        let file = ImageFile::open(self.image)?;
-        let image = file.parse(self.abi)?;
-        let (file, path) = file.into_parts();
-        backend::check_abi(image.abi(), &path)?;
+        let open = self.image.open(self.abi)?;
+        let (image, path) = (open.image(), open.path());
+        backend::check_abi(image.abi(), path)?;
         if !self.exec_heap
             && let Some(segment) =
                 image.segments().iter().find(|s| s.permissions.is_writable_and_executable())
         {
-            return Err(Error::WritableExecutable { path, index: segment.index });
+            return Err(Error::WritableExecutable { path: path.to_owned(), index: segment.index });
         }
-        layout::check_memory(&image, self.memory)
-            .map_err(|source| Error::Memory { path: path.clone(), source })?;
+        layout::check_memory(image, self.memory)
+            .map_err(|source| Error::Memory { path: path.to_owned(), source })?;
         let command_line = CommandLine::from_args(&self.args)?;
         let devices = device::attach(image.manifest(), self.devices)?;
-        let name = self.name.unwrap_or_else(|| process_name(&path));
+        let name = self.name.unwrap_or_else(|| process_name(path));
         if let Some(directory) = &self.inside.cores {
             crate::debug::core::check(directory)
                 .map_err(|source| Error::CoreDirectory { path: directory.clone(), source })?;
@@ -277,8 +276,7 @@ impl GuestBuilder {
         Ok(PreparedWithConsole {
             console: self.console,
             guest: Prepared {
-                file,
-                image,
+                image: open,
                 command_line,
                 memory: self.memory,
                 devices,
@@ -309,8 +307,10 @@ fn launch(runtime: &Runtime, prepared: PreparedWithConsole) -> Result<Guest, Err
         .transpose()
         .map_err(|source| Error::Console { source })?;
     let name = prepared.guest.name.clone();
+    let abi = prepared.guest.image.image().abi();
+    let devices = prepared.guest.devices.iter().map(|device| device.info.clone()).collect();
     let running = backend::start(runtime, prepared.guest, console.descriptor)?;
-    Ok(Guest::new(running, console.reader, drained, name))
+    Ok(Guest::new(running, console.reader, drained, Description { name, abi, devices }))
 }
 
 fn process_name(path: &Path) -> String {

@@ -4,10 +4,11 @@ use crate::{
     backend::Running,
     counters::Counters,
     debug::overseer::Overseer,
-    device::{ConsoleReader, Drained},
+    device::{ConsoleReader, DeviceInfo, Drained},
     error::Error,
     exit::ExitStatus,
 };
+use nabla_core::Abi;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -28,7 +29,16 @@ pub struct Guest {
     console: Mutex<Option<ConsoleReader>>,
     drained: Option<Drained>,
     ended: Mutex<Option<(ExitStatus, ResourceUsage)>>,
-    name: String,
+    description: Description,
+}
+
+/// What a running guest is.
+#[derive(Debug)]
+pub(crate) struct Description {
+    /// Of its process or thread.
+    pub name: String,
+    pub abi: Abi,
+    pub devices: Vec<DeviceInfo>,
 }
 
 /// What a guest has used of the host. What the kernel counts: nothing stands between guest and kernel.
@@ -55,9 +65,9 @@ impl Guest {
         running: Box<dyn Running>,
         console: Option<ConsoleReader>,
         drained: Option<Drained>,
-        name: String,
+        description: Description,
     ) -> Self {
-        Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None), name }
+        Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None), description }
     }
 
     /// Confines the program around a guest in a virtual machine, when it is there for that guest alone, as `nabla run` is.
@@ -155,6 +165,27 @@ impl Guest {
         self.running.pid()
     }
 
+    /// The ABI of its image.
+    #[must_use]
+    pub fn abi(&self) -> Abi {
+        self.description.abi
+    }
+
+    /// The devices that it has, in the order of its manifest, as they are: with the MAC address that was made up where
+    /// none was given, for example.
+    ///
+    /// ```no_run
+    /// let guest = nabla_monitor::Runtime::new().guest("app.nabla").block("rootfs.iso").net("tap0").start()?;
+    /// for device in guest.devices() {
+    ///     println!("{device}"); // "service0: net, address 02:c5:.., MTU 1500"
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    #[must_use]
+    pub fn devices(&self) -> &[DeviceInfo] {
+        &self.description.devices
+    }
+
     /// A descriptor that is readable once the guest has ended: for poll, epoll, or any event loop built on them.
     /// Not to be read from.
     #[must_use]
@@ -206,7 +237,7 @@ impl Guest {
     /// process: without root, [`GuestBuilder::core_dumps`](crate::GuestBuilder::core_dumps) or
     /// [`dumpable`](crate::GuestBuilder::dumpable) must have been set.
     pub fn dump_core(&self, directory: impl AsRef<Path>) -> Result<PathBuf, Error> {
-        let result = self.running.dump_core(directory.as_ref(), &self.name);
+        let result = self.running.dump_core(directory.as_ref(), &self.description.name);
         result.map_err(|source| Error::Operation { operation: "write a core of the guest", source })
     }
 

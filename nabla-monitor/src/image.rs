@@ -6,19 +6,14 @@ use rustix::fs::{Mode, OFlags};
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
 };
 
 /// The open file of an image. Only what is asked for is read.
-///
-/// ```no_run
-/// let image = nabla_monitor::ImageFile::open("app.nabla")?.parse(None)?;
-/// for device in image.manifest().devices() {
-///     println!("{} {}", device.kind, device.name);
-/// }
-/// # Ok::<(), nabla_monitor::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct ImageFile {
     file: File,
@@ -49,22 +44,21 @@ impl ImageFile {
     /// # Errors
     ///
     /// [`Error::Image`].
-    pub fn parse(&self, abi: Option<Abi>) -> Result<Image, Error> {
-        match abi {
-            None => Image::parse(self),
-            Some(abi) => Image::parse_as(self, abi),
+    pub fn parse(self, abi: Option<Abi>) -> Result<OpenImage, Error> {
+        let image = match abi {
+            None => Image::parse(&self),
+            Some(abi) => Image::parse_as(&self, abi),
+        };
+        match image {
+            Ok(image) => Ok(OpenImage { file: self, image }),
+            Err(source) => Err(Error::Image { path: self.path, source }),
         }
-        .map_err(|source| Error::Image { path: self.path.clone(), source })
     }
 
     /// Its path, as it was given.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    pub(crate) fn into_parts(self) -> (File, PathBuf) {
-        (self.file, self.path)
     }
 }
 
@@ -80,5 +74,108 @@ impl ReadAt for ImageFile {
             length,
             reason: error.to_string(),
         })
+    }
+}
+
+impl AsFd for ImageFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// An image that is open and was found to be one. What was looked at and what is run are the same file, whatever
+/// happens to its path meanwhile.
+///
+/// ```no_run
+/// use nabla_monitor::{OpenImage, Runtime};
+///
+/// let image = OpenImage::open("app.nabla")?;
+/// for device in image.image().manifest().devices() {
+///     println!("{} {}", device.kind, device.name);
+/// }
+/// let guest = Runtime::new().guest(image).start()?;
+/// # Ok::<(), nabla_monitor::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct OpenImage {
+    file: ImageFile,
+    image: Image,
+}
+
+impl OpenImage {
+    /// Opens, reads and checks the image at `path`. One that does not say which ABI it has is taken for what it
+    /// looks like; see [`ImageFile::parse`] to say it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OpenImage`], [`Error::ImageNotAFile`], [`Error::Image`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        ImageFile::open(path)?.parse(None)
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn file(&self) -> &ImageFile {
+        &self.file
+    }
+
+    /// Its path, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+}
+
+impl AsFd for OpenImage {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Where a guest's image is: a path, which is opened when the guest is started, or a file that is open.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ImageSource {
+    /// A path.
+    Path(PathBuf),
+    /// An open file.
+    File(ImageFile),
+    /// An open file that was read and checked.
+    Open(Box<OpenImage>),
+}
+
+impl ImageSource {
+    /// Opens, reads and checks it as far as that was not done.
+    pub(crate) fn open(self, abi: Option<Abi>) -> Result<OpenImage, Error> {
+        match (self, abi) {
+            (Self::Path(path), abi) => ImageFile::open(path)?.parse(abi),
+            (Self::File(file), abi) => file.parse(abi),
+            (Self::Open(open), Some(abi)) if open.image.abi() != abi => open.file.parse(Some(abi)),
+            (Self::Open(open), _) => Ok(*open),
+        }
+    }
+}
+
+impl<T: Into<PathBuf>> From<T> for ImageSource {
+    fn from(path: T) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+impl From<ImageFile> for ImageSource {
+    fn from(file: ImageFile) -> Self {
+        Self::File(file)
+    }
+}
+
+impl From<OpenImage> for ImageSource {
+    fn from(image: OpenImage) -> Self {
+        Self::Open(Box::new(image))
     }
 }

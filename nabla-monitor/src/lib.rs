@@ -76,7 +76,7 @@ pub use crate::{
         UnsupportedInstruction, signal_name,
     },
     guest::{Guest, ResourceUsage},
-    image::ImageFile,
+    image::{ImageFile, ImageSource, OpenImage},
     runtime::Runtime,
     step::LaunchStep,
 };

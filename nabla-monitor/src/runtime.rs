@@ -6,11 +6,11 @@ use crate::{
     confine::landlock,
     device::{ConsolePoller, Drained},
     host,
+    image::ImageSource,
 };
 use std::{
     io::{self, Write},
     os::fd::OwnedFd,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -38,11 +38,10 @@ impl Runtime {
         Self::default()
     }
 
-    /// A guest to be configured and started from the image at `path`.
-    ///
-    /// Nothing is opened before [`GuestBuilder::start`].
-    pub fn guest(&self, path: impl Into<PathBuf>) -> GuestBuilder {
-        GuestBuilder::new(self.clone(), path.into())
+    /// A guest to be configured and started from an image: a path, which is opened by [`GuestBuilder::start`] and not
+    /// before, or an [`OpenImage`](crate::OpenImage) or [`ImageFile`](crate::ImageFile).
+    pub fn guest(&self, image: impl Into<ImageSource>) -> GuestBuilder {
+        GuestBuilder::new(self.clone(), image.into())
     }
 
     pub(crate) fn landlock_abi(&self) -> Option<u32> {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{build, exists, run, start_sleeper};
-use nabla_monitor::{Console, ExitStatus, Runtime, Supervision};
+use nabla_monitor::{Console, DeviceProperties, ExitStatus, OpenImage, Runtime, Supervision};
 use rustix::event::epoll;
 use std::{fs, os::fd::AsFd, thread, time::Duration};
 
@@ -237,4 +237,34 @@ fn peak_memory_of_an_ended_guest_is_its_own() {
     assert!(small < 1 << 20, "{small}");
     let large = peak(build(&runtime, "memory").memory(nabla_monitor::ByteSize::mib(128)).arg("32"));
     assert!((32 << 20..40 << 20).contains(&large), "{large}");
+}
+
+#[test]
+fn the_image_that_was_opened_is_the_one_that_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.nabla");
+    fs::copy(nabla_testkit::guest("hello"), &path).unwrap();
+    let image = OpenImage::open(&path).unwrap();
+    let other = directory.path().join("other");
+    fs::write(&other, "not an image").unwrap();
+    fs::rename(&other, &path).unwrap();
+    let runtime = Runtime::new();
+    let (status, output) = run(runtime.guest(image).memory(nabla_monitor::ByteSize::mib(16)));
+    assert_eq!((status, &*output), (ExitStatus::Exited(0), &*run(build(&runtime, "hello")).1));
+    runtime.guest(&path).start().unwrap_err();
+}
+
+#[test]
+fn a_guest_tells_its_devices_as_they_are() {
+    if !nabla_testkit::need::tap() {
+        return;
+    }
+    let tap = nabla_testkit::TestTap::up("10.202.9.1/24");
+    let runtime = Runtime::new();
+    let guest = build(&runtime, "net-echo").net(tap.name()).start().unwrap();
+    let [device] = guest.devices() else { panic!("{:?}", guest.devices()) };
+    let DeviceProperties::Net(net) = &device.properties else { panic!("{device:?}") };
+    assert_eq!((&*device.name, net.interface.as_deref(), net.mtu), ("service0", Some(tap.name()), 1500));
+    // Made up, and told all the same.
+    assert_eq!(net.mac.0[0] & 3, 2);
 }

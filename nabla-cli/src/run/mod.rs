@@ -12,7 +12,7 @@ mod report;
 pub use self::args::{RunArgs, abi_parser};
 
 use self::network::Networks;
-use nabla_monitor::{Console, GuestBuilder, Isolation, Runtime, Supervision};
+use nabla_monitor::{Console, GuestBuilder, ImageFile, Isolation, Runtime, Supervision};
 use std::os::unix::ffi::OsStrExt;
 
 /// Runs a guest and returns the exit status: as the guest's own process where nothing is left to do when it ends,
@@ -38,13 +38,15 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
 
 /// The guest as the command line describes it.
 fn builder(args: &RunArgs, networks: &mut Networks) -> anyhow::Result<GuestBuilder> {
+    let image = ImageFile::open(&args.image)?.parse(args.abi)?;
+    let words = networks.arguments(args, &image)?;
     let mut guest = Runtime::new()
-        .guest(&args.image)
+        .guest(image)
         .memory(args.mem)
         .exec_heap(args.x_exec_heap)
         .huge_pages(args.huge_pages)
         .isolation(isolation(args))
-        .args(networks.arguments(args)?.iter().map(|arg| arg.as_bytes()));
+        .args(words.iter().map(|arg| arg.as_bytes()));
     for disk in &args.disk {
         guest = match &disk.name {
             Some(name) => guest.block_device(name, disk.device()),
@@ -59,9 +61,6 @@ fn builder(args: &RunArgs, networks: &mut Networks) -> anyhow::Result<GuestBuild
     }
     if let Some(path) = &args.console {
         guest = guest.console(Console::file(path));
-    }
-    if let Some(abi) = args.abi {
-        guest = guest.abi(abi);
     }
     if let Some(name) = &args.name {
         guest = guest.name(name);

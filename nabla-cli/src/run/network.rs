@@ -8,7 +8,7 @@ use super::{
 use crate::output;
 use anyhow::{Context, bail};
 use nabla_core::net::{ConfigStyle, NetConfig};
-use nabla_monitor::{ImageFile, NetDevice};
+use nabla_monitor::{NetDevice, OpenImage};
 use nabla_net::{AdoptOptions, Forwarder, LendOptions, Link, Namespace, Network, Owned, TapOptions};
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path};
 
@@ -147,7 +147,7 @@ impl Networks {
     }
 
     /// The guest's arguments: the caller's, and what it has to be told.
-    pub fn arguments(&mut self, args: &RunArgs) -> anyhow::Result<Vec<OsString>> {
+    pub fn arguments(&mut self, args: &RunArgs, image: &OpenImage) -> anyhow::Result<Vec<OsString>> {
         let known: Vec<_> =
             self.configs.iter().filter(|config| !config.addresses.is_empty()).cloned().collect();
         if known.is_empty() && args.net_config.is_none() {
@@ -155,7 +155,7 @@ impl Networks {
         }
         let style = match args.net_config {
             Some(style) => style,
-            None => ConfigStyle::of_image(ImageFile::open(&args.image)?),
+            None => ConfigStyle::of_image(image.file()),
         };
         tracing::info!(%style, "the guest is told about its network");
         if style == ConfigStyle::None {

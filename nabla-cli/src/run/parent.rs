@@ -27,7 +27,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         debugger = Some(listener.to_string());
         guest = guest.gdb(listener);
     }
-    let report = args.json_report.as_deref().map(|path| Report::prepare(path, args)).transpose()?;
+    let report = args.json_report.as_deref().map(|path| Report::prepare(path, &args.image)).transpose()?;
     let signals = mask.open()?;
     let started = (SystemTime::now(), Instant::now());
     let guest = guest.start()?;

@@ -1,11 +1,11 @@
 //! `--json-report`: how a guest ended, for programs. The format is described in docs/cli.md.
 
-use super::{RunArgs, counters::CountersJson, device::DiskSpec, net_spec::NetSpec};
+use super::counters::CountersJson;
 use crate::output::PendingFile;
 use anyhow::Context;
-use nabla_core::{DeviceKind, Image};
 use nabla_monitor::{
-    DeniedCall, ExitStatus, Fault, Guest, HypercallMistake, ImageFile, ResourceUsage, signal_name,
+    DeniedCall, DeviceInfo, DeviceProperties, ExitStatus, Fault, Guest, HypercallMistake, ResourceUsage,
+    signal_name,
 };
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -20,27 +20,18 @@ pub struct Report {
     path: PathBuf,
     file: PendingFile,
     image: String,
-    abi: &'static str,
-    devices: Vec<DeviceJson>,
 }
 
 impl Report {
     /// Does everything that can fail before the guest starts.
-    pub fn prepare(path: &Path, args: &RunArgs) -> anyhow::Result<Self> {
+    pub fn prepare(path: &Path, image: &Path) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             anyhow::bail!(
                 "standard output is the guest's: name a file for the report, or a descriptor as /dev/fd/3"
             );
         }
-        let image = ImageFile::open(&args.image)?.parse(args.abi)?;
         let file = PendingFile::create(path).with_context(|| cannot_write(path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            image: args.image.display().to_string(),
-            abi: image.abi().name(),
-            devices: devices(&image, args),
-        })
+        Ok(Self { path: path.to_owned(), file, image: image.display().to_string() })
     }
 
     /// Writes it.
@@ -57,7 +48,7 @@ impl Report {
             kind: "nabla.report",
             version: 1,
             image: &self.image,
-            abi: self.abi,
+            abi: guest.abi().name(),
             pid: guest.pid(),
             supervised: guest.is_supervised(),
             started_ns: nanoseconds(started.duration_since(UNIX_EPOCH).unwrap_or_default()),
@@ -67,7 +58,7 @@ impl Report {
             status: StatusJson::new(status),
             usage: guest.usage()?.into(),
             counters: guest.counters().map(CountersJson::from),
-            devices: &self.devices,
+            devices: guest.devices().iter().filter_map(DeviceJson::of).collect(),
         };
         let mut text = serde_json::to_vec_pretty(&json)?;
         text.push(b'\n');
@@ -100,7 +91,7 @@ struct ReportJson<'a> {
     status: StatusJson,
     usage: UsageJson,
     counters: Option<CountersJson>,
-    devices: &'a [DeviceJson],
+    devices: Vec<DeviceJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -228,37 +219,44 @@ impl From<ResourceUsage> for UsageJson {
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum DeviceJson {
-    Block { index: usize, name: String, path: String, read_only: bool, block_size: u32 },
-    Net { index: usize, name: String, tap: String, mac: Option<String>, mtu: Option<u16> },
+    Block {
+        index: usize,
+        name: String,
+        path: Option<String>,
+        read_only: bool,
+        block_size: u16,
+        capacity: u64,
+    },
+    Net {
+        index: usize,
+        name: String,
+        tap: Option<String>,
+        mac: String,
+        mtu: u16,
+    },
 }
 
-/// What is attached to each device. Where that cannot be told, the guest does not start either.
-fn devices(image: &Image, args: &RunArgs) -> Vec<DeviceJson> {
-    let named = |wanted: &Option<String>, name: &nabla_core::DeviceName| {
-        wanted.as_ref().is_none_or(|wanted| *name == *wanted.as_str())
-    };
-    let device = |device: nabla_core::Device| {
-        let (index, name) = (device.index, device.name.to_string());
-        match device.kind {
-            DeviceKind::Block => {
-                let DiskSpec { path, read_only, block_size, .. } =
-                    args.disk.iter().find(|disk| named(&disk.name, &device.name))?;
-                Some(DeviceJson::Block {
-                    index,
-                    name,
-                    path: path.display().to_string(),
-                    read_only: *read_only,
-                    block_size: block_size.unwrap_or(512),
-                })
-            }
-            DeviceKind::Net => {
-                let NetSpec { source, config, .. } =
-                    args.net.iter().find(|net| named(&net.name, &device.name))?;
-                let mac = config.mac.map(|mac| mac.to_string());
-                Some(DeviceJson::Net { index, name, tap: source.to_string(), mac, mtu: config.mtu })
-            }
-            DeviceKind::Unknown(_) => None,
+impl DeviceJson {
+    /// `None` for kinds that this version of the format does not have.
+    fn of(device: &DeviceInfo) -> Option<Self> {
+        let (index, name) = (device.index, device.name.clone());
+        match &device.properties {
+            DeviceProperties::Block(block) => Some(Self::Block {
+                index,
+                name,
+                path: block.path.as_ref().map(|path| path.display().to_string()),
+                read_only: block.read_only,
+                block_size: block.block_size,
+                capacity: block.capacity,
+            }),
+            DeviceProperties::Net(net) => Some(Self::Net {
+                index,
+                name,
+                tap: net.interface.clone(),
+                mac: net.mac.to_string(),
+                mtu: net.mtu,
+            }),
+            _ => None,
         }
-    };
-    image.manifest().devices().filter_map(device).collect()
+    }
 }

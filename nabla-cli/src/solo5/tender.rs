@@ -109,7 +109,8 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     let name = tender.name;
     let (options, kernel, guest_args) = split(args)?;
     let path = Path::new(kernel);
-    let manifest = manifest(tender, path).map_err(Stop::Failed)?;
+    let file = ImageFile::open(path).map_err(|error| Stop::Failed(open_message(path, &error)))?;
+    let manifest = manifest(tender, &file).map_err(Stop::Failed)?;
     let options = Options::parse(options, &manifest, tender.may_exec_heap, tender.debug)?;
     if options.exec_heap {
         let warning = "WARNING: The use of --x-exec-heap is dangerous and not recommended";
@@ -121,7 +122,7 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     let unit = tender.memory_unit;
     let memory = ByteSize::bytes(options.memory.as_u64() / unit * unit);
     let mut guest = Runtime::new()
-        .guest(path)
+        .guest(file)
         .memory(memory)
         .exec_heap(options.exec_heap)
         .launch_failure(format!("{name}: "), 1)
@@ -199,10 +200,9 @@ fn split(args: &[OsString]) -> Result<(&[OsString], &OsStr, &[OsString]), Stop> 
 }
 
 /// The devices that an image declares, if it is one that can be run.
-fn manifest(tender: &Tender, path: &Path) -> Result<Manifest, String> {
-    let name = path.display();
-    let file = ImageFile::open(path).map_err(|error| open_message(path, &error))?;
-    let notes = Notes::read(&file).map_err(|error| format!("{name}: {error}"))?;
+fn manifest(tender: &Tender, file: &ImageFile) -> Result<Manifest, String> {
+    let name = file.path().display();
+    let notes = Notes::read(file).map_err(|error| format!("{name}: {error}"))?;
     match notes.abi {
         None => return Err(format!("{name}: No Solo5 ABI information found in executable")),
         Some((target, version)) if target == tender.target && tender.versions.contains(&version) => {}

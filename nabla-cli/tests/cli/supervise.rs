@@ -128,6 +128,8 @@ fn report_has_the_documented_form() {
         assert!(report[key].as_u64().is_some_and(|number| number > 0), "{key}");
         report[key] = json!(1);
     }
+    let capacity = report["devices"][0]["capacity"].take();
+    assert_eq!(capacity, fs::metadata(&disk).unwrap().len());
     for (key, value) in report["usage"].as_object_mut().unwrap() {
         assert!(value.is_u64(), "{key}");
         *value = json!(1);
@@ -148,7 +150,7 @@ fn report_has_the_documented_form() {
             },
             "counters": null,
             "devices": [
-                { "kind": "block", "index": 1, "name": "storage", "path": disk, "read_only": true, "block_size": 1024 },
+                { "kind": "block", "index": 1, "name": "storage", "path": disk, "read_only": true, "block_size": 1024, "capacity": null },
             ],
         })
     );

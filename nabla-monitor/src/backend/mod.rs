@@ -11,12 +11,12 @@ use crate::{
     error::Error,
     exit::ExitStatus,
     guest::ResourceUsage,
+    image::OpenImage,
     runtime::Runtime,
 };
-use nabla_core::{Abi, ByteSize, CommandLine, Image};
+use nabla_core::{Abi, ByteSize, CommandLine};
 use std::{
     fmt::Debug,
-    fs::File,
     io,
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -26,8 +26,7 @@ use std::{
 /// A guest with everything opened and checked.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub file: File,
-    pub image: Image,
+    pub image: OpenImage,
     pub command_line: CommandLine,
     pub memory: ByteSize,
     /// In the order of the manifest.
@@ -86,7 +85,7 @@ pub(crate) fn start(
     mut guest: Prepared,
     console: OwnedFd,
 ) -> Result<Box<dyn Running>, Error> {
-    if guest.image.abi().needs_kvm() {
+    if guest.image.image().abi().needs_kvm() {
         return Ok(Box::new(kvm::start(runtime, guest, console)?));
     }
     Ok(Box::new(process::start(runtime, &mut guest, &console)?))
@@ -94,7 +93,7 @@ pub(crate) fn start(
 
 /// Whether the calling process can become this guest.
 pub(crate) fn can_exec(guest: &Prepared) -> bool {
-    !guest.image.abi().needs_kvm()
+    !guest.image.image().abi().needs_kvm()
 }
 
 /// Makes the calling process the guest, for which [`can_exec`] holds.

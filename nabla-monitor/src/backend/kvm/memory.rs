@@ -1,8 +1,8 @@
 //! Guest memory, and what a guest may do with each part of it.
 
-use super::{arch, reservation::Reservation};
+use super::{arch, devices, reservation::Reservation};
 use nabla_core::{Image, Permissions, abi::PAGE_SIZE, elf::PageRange};
-use std::{fmt, fs::File, io, ops::Range};
+use std::{fmt, io, ops::Range, os::fd::AsFd};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileSlice,
 };
@@ -111,7 +111,7 @@ impl GuestMemory {
     }
 
     /// Copies the image's segments from its file. Bounds are the image's own, which were checked against the size.
-    pub fn load(&self, image: &Image, file: &File) -> io::Result<()> {
+    pub fn load(&self, image: &Image, file: impl AsFd) -> io::Result<()> {
         for segment in image.segments() {
             let length = usize::try_from(segment.file_size).map_err(io::Error::other)?;
             let target = self.raw(segment.address, length).ok_or(io::ErrorKind::InvalidData)?;
@@ -119,7 +119,7 @@ impl GuestMemory {
             while done < length {
                 let part = target.subslice(done, length - done).map_err(io::Error::other)?;
                 let offset = segment.file_offset + done as u64;
-                match read_at(file, &part, offset)? {
+                match devices::pread(&file, &part, offset)? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                     n => done += n,
                 }
@@ -267,8 +267,4 @@ pub fn regions(image: &Image, memory: u64, behind: u64, exec_heap: bool) -> Vec<
         regions.push(PageRange { pages: memory..memory + behind, permissions: Permissions::READ_WRITE });
     }
     regions
-}
-
-fn read_at(file: &File, part: &VolatileSlice<'_>, offset: u64) -> io::Result<usize> {
-    super::devices::pread(file, part, offset).map_err(Into::into)
 }

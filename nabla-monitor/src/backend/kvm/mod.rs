@@ -55,6 +55,7 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         return Err(Error::NotForVirtualMachines);
     }
     let cannot = |step: LaunchStep, source: io::Error| Error::Launch { step, source };
+    let image = guest.image.image();
     let size = guest.memory.as_u64();
     let boot_info = layout::hvt::BOOT_INFO_BASE;
     let cannot_make_events = |error| cannot(LaunchStep::CreateEvents, error);
@@ -62,16 +63,16 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     let behind = if bell.is_some() { ring::BYTES } else { 0 };
     let kvm = vm::open()?;
     let (machine, memory) = vm::while_asking_for_features(&kvm, || {
-        let regions = memory::regions(&guest.image, size, behind, guest.exec_heap);
+        let regions = memory::regions(image, size, behind, guest.exec_heap);
         let page_tables = arch::page_tables(&regions);
         let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable, behind };
         let memory = GuestMemory::new(size, regions, options)
             .map_err(|e| cannot(LaunchStep::MapMemory(guest.memory), e))?;
-        memory.load(&guest.image, &guest.file).map_err(|e| cannot(LaunchStep::LoadImage, e))?;
+        memory.load(image, &guest.image).map_err(|e| cannot(LaunchStep::LoadImage, e))?;
         let memory = Arc::new(memory);
         let start = Start {
             page_tables: &page_tables,
-            entry: guest.image.entry(),
+            entry: image.entry(),
             argument: boot_info,
             kick: bell.as_deref().map(Bell::kick),
         };
@@ -81,10 +82,10 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     drop(kvm);
     let bell = bell.filter(|_| machine.has_kick);
 
-    let manifest = device::fill_in(guest.image.manifest(), &guest.devices, |_| -1);
+    let manifest = device::fill_in(image.manifest(), &guest.devices, |_| -1);
     let area = layout::hvt::boot_area(
         size,
-        guest.image.end(),
+        image.end(),
         machine.tsc_frequency,
         &manifest,
         &guest.command_line,
@@ -92,7 +93,7 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     );
     memory.place(area.address, &area.bytes).map_err(|e| cannot(LaunchStep::CopyBootInfo, e))?;
 
-    let tally = Arc::new(Tally::new(guest.image.manifest(), machine.tsc_frequency));
+    let tally = Arc::new(Tally::new(image.manifest(), machine.tsc_frequency));
     let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(cannot_make_events)?);
     let mut devices = Devices::new(guest.devices, console, &shared.control, Arc::clone(&tally))
         .map_err(|e| cannot(LaunchStep::CreateDevices, e))?;
@@ -131,5 +132,5 @@ fn takes_ring(guest: &Prepared) -> bool {
     let has_net = guest.devices.iter().any(|device| device.access() == Access::Frames);
     let fits = guest.memory.as_u64().checked_add(ring::BYTES).is_some_and(|end| end <= hvt::MEMORY_MAX);
     let processors = || rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
-    has_net && guest.image.abi() == Abi::HvtV2 && fits && processors() > 1
+    has_net && guest.image.image().abi() == Abi::HvtV2 && fits && processors() > 1
 }

@@ -97,7 +97,7 @@ fn oversee(
         return Ok(None);
     }
     let inspector = Inspector::new(supervisor, slot, pid, guest.memory.as_u64())?;
-    let entry = guest.image.entry();
+    let entry = guest.image.image().entry();
     let debugged = inside.stops_at_entry();
     inside
         .start(&guest.name, pid.cast_unsigned(), inspector, move |inspector| {
@@ -166,9 +166,9 @@ impl Launch {
         as_text: Option<(&str, u8)>,
     ) -> Result<Self, Error> {
         // On a mount with noexec, a file can be read but not mapped executable.
-        let map_image = fstatvfs(&guest.file).is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC));
+        let map_image = fstatvfs(&guest.image).is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC));
         let LaunchFile { bytes, steps } = launch::build(&LaunchConfig {
-            image: &guest.image,
+            image: guest.image.image(),
             map_image,
             devices: &guest.devices,
             command_line: &guest.command_line,
@@ -203,7 +203,7 @@ impl Launch {
         [self.file.as_fd(), console, report]
             .into_iter()
             .chain(devices)
-            .chain([guest.file.as_fd()])
+            .chain([guest.image.as_fd()])
             .chain(cgroup)
             .collect()
     }
