@@ -2,7 +2,7 @@
 
 use crate::output;
 use nabla_core::{DeviceKind, ImageError, layout::MemoryError};
-use nabla_monitor::{BlockErrorKind, DeviceError, Error, ErrorKind, NetErrorKind};
+use nabla_monitor::{BlockErrorKind, DeviceError, Error, ErrorKind, TapErrorKind};
 
 /// Exit status when nabla itself failed, wrong usage included.
 pub const FAILED: u8 = 125;
@@ -71,7 +71,7 @@ fn hint(error: &Error) -> Option<String> {
             _ => None,
         },
         Error::Device(DeviceError::Net(error)) => match error.kind {
-            NetErrorKind::Name => Some("--net NAME=TAP, or --net TAP for the guest's only one".to_owned()),
+            TapErrorKind::Name => Some("--net NAME=TAP, or --net TAP for the guest's only one".to_owned()),
             _ => None,
         },
         _ => None,

@@ -68,7 +68,7 @@ pub use crate::{
     counters::{Counters, DeviceCounters, Exits, Hypercalls},
     device::{
         BlockDevice, BlockError, BlockErrorKind, BlockInfo, Console, ConsoleReader, DeviceError, DeviceInfo,
-        DeviceProperties, NetDevice, NetError, NetErrorKind, NetInfo,
+        DeviceProperties, NetDevice, NetInfo,
     },
     error::{Error, ErrorKind},
     exit::{
@@ -81,3 +81,4 @@ pub use crate::{
     step::LaunchStep,
 };
 pub use nabla_core::{Abi, ByteSize, Image, MacAddress, ParseMacError};
+pub use nabla_tap::{Tap, TapError, TapErrorKind};

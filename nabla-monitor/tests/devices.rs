@@ -4,7 +4,8 @@ mod common;
 
 use common::{build, disk_file, message, run};
 use nabla_monitor::{
-    BlockDevice, BlockErrorKind, DeviceError, Error, ExitStatus, MacAddress, NetDevice, NetErrorKind, Runtime,
+    BlockDevice, BlockErrorKind, DeviceError, Error, ExitStatus, MacAddress, NetDevice, Runtime, Tap,
+    TapErrorKind,
 };
 use nabla_testkit::{TestTap, need};
 use std::{fs, process::Command};
@@ -172,9 +173,9 @@ fn guest_answers_on_its_tap() {
         || Command::new("ping").args(["-c", "3", "-i", "0.2", "-W", "5", "10.0.0.2"]).output().unwrap();
     for by_descriptor in [false, true] {
         let device = if by_descriptor {
-            NetDevice::from_fd(tap.open().unwrap().into())
+            NetDevice::from(Tap::from_fd(tap.open().into()).unwrap())
         } else {
-            NetDevice::new(tap.name())
+            NetDevice::from(tap.name())
         };
         let mac = MacAddress([2, 0, 0, 0, 7, 7]);
         let guest = build(&runtime, "net-echo").net_device("service0", device.mac(mac)).start().unwrap();
@@ -194,15 +195,15 @@ fn wrong_taps_are_refused_with_the_reason() {
         return;
     }
     let runtime = Runtime::new();
-    let error = |tap: NetDevice| match build(&runtime, "net-echo").net(tap).start() {
+    let error = |tap: &str| match build(&runtime, "net-echo").net(tap).start() {
         Err(Error::Device(DeviceError::Net(error))) => error,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(error(NetDevice::new("nabla-none0")).kind, NetErrorKind::NotFound));
+    assert!(matches!(error("nabla-none0").kind, TapErrorKind::NotFound));
     let down = TestTap::new();
-    assert!(matches!(error(NetDevice::new(down.name())).kind, NetErrorKind::Down));
-    assert!(matches!(error(NetDevice::new("lo")).kind, NetErrorKind::NotATap));
+    assert!(matches!(error(down.name()).kind, TapErrorKind::Down));
+    assert!(matches!(error("lo").kind, TapErrorKind::NotATap));
     let tap = TestTap::up("10.202.7.1/24");
     let _running = build(&runtime, "net-echo").net(tap.name()).start().unwrap();
-    assert!(matches!(error(NetDevice::new(tap.name())).kind, NetErrorKind::Busy));
+    assert!(matches!(error(tap.name()).kind, TapErrorKind::Busy));
 }

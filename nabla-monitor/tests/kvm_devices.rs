@@ -150,7 +150,7 @@ fn guest_answers_on_its_tap() {
     let tap = TestTap::up("10.0.0.1/24");
     let runtime = Runtime::new();
     let mac = MacAddress([2, 0, 0, 0, 7, 8]);
-    let device = NetDevice::new(tap.name()).mac(mac);
+    let device = NetDevice::from(tap.name()).mac(mac);
     let guest = build_hvt(&runtime, "net-echo").net_device("service0", device).start().unwrap();
     let output = Command::new("ping").args(["-c", "3", "-i", "0.2", "-W", "5", "10.0.0.2"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{backends, build_hvt, run};
-use nabla_monitor::{BadHypercall, ByteSize, ExitStatus, HypercallMistake, NetDevice, Runtime};
+use nabla_monitor::{BadHypercall, ByteSize, ExitStatus, HypercallMistake, Runtime, Tap};
 use nabla_testkit::{TestTap, need};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{os::fd::OwnedFd, thread};
@@ -29,7 +29,7 @@ fn ring(words: &str) -> (ExitStatus, String, OwnedFd) {
     let (here, there) = wire();
     rustix::io::write(&here, b"a frame from outside").unwrap();
     let builder = build_hvt(&Runtime::new(), "ring").memory(ByteSize::mib(32)).args(words.split(' '));
-    let (status, output) = run(builder.net(NetDevice::from_fd(there)));
+    let (status, output) = run(builder.net(Tap::from_fd(there).unwrap()));
     (status, output, here)
 }
 
@@ -106,7 +106,7 @@ fn guest_with_a_ring_can_be_paused_and_killed() {
     let (_here, there) = wire();
     let runtime = Runtime::new();
     let guest =
-        build_hvt(&runtime, "ring").args(["kick", "wait"]).net(NetDevice::from_fd(there)).start().unwrap();
+        build_hvt(&runtime, "ring").args(["kick", "wait"]).net(Tap::from_fd(there).unwrap()).start().unwrap();
     guest.pause().unwrap();
     guest.resume().unwrap();
     guest.kill().unwrap();
@@ -134,12 +134,11 @@ fn garbage_on_a_tap_hurts_nobody() {
     for is_up in [true, false] {
         for build in backends() {
             let tap = TestTap::up("10.0.0.1/24");
-            let descriptor = tap.open().unwrap();
+            let opened = tap.open();
             if !is_up {
                 tap.ip(&["link", "set", tap.name(), "down"]);
             }
-            let tap = NetDevice::from_fd(descriptor.into());
-            let (status, output) = run(build(&runtime, "net-garbage").memory(ByteSize::mib(32)).net(tap));
+            let (status, output) = run(build(&runtime, "net-garbage").memory(ByteSize::mib(32)).net(opened));
             assert_eq!(status, ExitStatus::Exited(0), "{output}");
             assert!(output.starts_with("refused "), "{output}");
         }

@@ -8,14 +8,14 @@ use crate::{
     owned::{Owned, Undo},
     owner::Owner,
     procfs,
-    tap::{Tap, TapOptions},
+    tap::CreatedTap,
     tc,
 };
 use nabla_core::{
     MacAddress,
     net::{NetConfig, NetRoute},
 };
-use std::os::fd::OwnedFd;
+use nabla_tap::{Tap, TapOptions};
 
 /// How a guest's tap is connected to the interface that it adopts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -103,7 +103,7 @@ impl AdoptOptions {
 #[derive(Debug)]
 #[must_use = "dropping it gives the interface back"]
 pub struct Adopted {
-    tap: Tap,
+    tap: CreatedTap,
     config: NetConfig,
     guard: Owned<Link>,
 }
@@ -146,7 +146,7 @@ impl Adopted {
         &self.guard
     }
 
-    /// The tap's descriptor for the guest's monitor, what the guest is to be told, and the guard that gives the interface
+    /// The tap for the guest's monitor, what the guest is to be told, and the guard that gives the interface
     /// back when it is dropped.
     ///
     /// ```
@@ -156,14 +156,14 @@ impl Adopted {
     /// let container = Network::isolated()?;
     /// let _pair = container.create_veth("eth0", "peer")?;
     /// container.set_up("eth0")?;
-    /// let (descriptor, config, guard) = container.adopt(&AdoptOptions::new("eth0"))?.into_parts();
-    /// // The monitor takes the descriptor, the guest is told the configuration, and the guard stays until the guest has ended.
-    /// # drop((descriptor, config));
+    /// let (tap, config, guard) = container.adopt(&AdoptOptions::new("eth0"))?.into_parts();
+    /// // The monitor takes the tap, the guest is told the configuration, and the guard stays until the guest has ended.
+    /// # drop((tap, config));
     /// guard.release()?;
     /// # Ok::<(), nabla_net::Error>(())
     /// ```
-    pub fn into_parts(self) -> (OwnedFd, NetConfig, Owned<Link>) {
-        (self.tap.into_descriptor(), self.config, self.guard)
+    pub fn into_parts(self) -> (Tap, NetConfig, Owned<Link>) {
+        (self.tap.into_tap(), self.config, self.guard)
     }
 
     /// Gives the interface back.
@@ -228,7 +228,7 @@ impl Network {
     ///
     /// let adopted = container.adopt(&AdoptOptions::new("eth0"))?;
     /// assert_eq!(adopted.config().ipv4(), Some("172.17.0.2/16".parse()?));
-    /// let (_descriptor, _config, guard) = adopted.into_parts();
+    /// let (_tap, _config, guard) = adopted.into_parts();
     /// // .. the guest runs ..
     /// guard.release()?;
     /// assert!(!container.is_redirected("eth0")?);

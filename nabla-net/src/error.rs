@@ -1,24 +1,34 @@
 //! What can go wrong, said so that it can be put right.
 
 use rustix::io::Errno;
-use std::io;
-use thiserror::Error;
+use std::{fmt, io};
 
 /// Something could not be done to something: the message says what, to what, why, and what helps.
-#[derive(Debug, Error)]
-#[error("cannot {operation} {object}: {kind}")]
+#[derive(Debug)]
 pub struct Error {
     /// What was to be done, as a verb.
     pub operation: &'static str,
     /// What it was to be done to.
     pub object: String,
     /// Why it failed.
-    #[source]
     pub kind: ErrorKind,
 }
 
-/// Why something failed; see [`Error`](struct@Error).
-#[derive(Debug, Error)]
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}: {}", self.operation, self.object, self.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The kind's own text is in this one's.
+        std::error::Error::source(&self.kind)
+    }
+}
+
+/// Why something failed; see [`Error`].
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// It does not exist.
@@ -60,12 +70,15 @@ pub enum ErrorKind {
         /// What it should be.
         expected: &'static str,
     },
+    /// A tap's own reason.
+    #[error(transparent)]
+    Tap(nabla_tap::TapErrorKind),
     /// Another reason, in words.
     #[error("{0}")]
     Other(String),
     /// The system's reason.
-    #[error("{0}")]
-    System(io::Error),
+    #[error("the system refuses it")]
+    System(#[source] io::Error),
 }
 
 impl Error {

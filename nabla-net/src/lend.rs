@@ -4,12 +4,13 @@ use crate::{
     error::{Error, ErrorKind},
     link::object,
     network::Network,
-    tap::{Tap, TapOptions},
+    tap::CreatedTap,
 };
 use nabla_core::{
     MacAddress,
     net::{Cidr, NetConfig},
 };
+use nabla_tap::TapOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses that nobody routes: RFC 2544 sets them aside for tests between machines under one's own control.
@@ -126,7 +127,7 @@ impl LendOptions {
 #[derive(Debug)]
 pub struct Lent {
     /// The tap, which is up.
-    pub tap: Tap,
+    pub tap: CreatedTap,
     /// The host's address.
     pub host: Cidr,
     /// The guest's address.

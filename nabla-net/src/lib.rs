@@ -1,11 +1,11 @@
 //! What a guest's network needs from the host.
 //!
 //! A guest sees Ethernet frames through a tap. This crate makes taps, and what is around them: bridges, cables, addresses,
-//! routes, neighbours, in the current network namespace or any other. It speaks to the kernel itself (rtnetlink, tun(4)),
+//! routes, neighbours, in the current network namespace or any other. It speaks to the kernel itself (rtnetlink, and tun(4) by nabla-tap),
 //! synchronously, and runs no other program.
 //!
 //! * [`Network`] is a connection to one namespace. Everything is done through it.
-//! * What it makes or changes is an [`Owned`] guard, which undoes it when dropped. [`Tap`]s go away with their last
+//! * What it makes or changes is an [`Owned`] guard, which undoes it when dropped. [Taps](CreatedTap) go away with their last
 //!   descriptor, so not even `kill -9` leaves any behind. For everything else there is
 //!   [`Network::collect_garbage`]: what is made here carries the mark of its [`Owner`].
 //! * [`Network::adopt`] gives a guest the interface that a container engine has prepared for a container.
@@ -22,7 +22,7 @@
 //! let port = network.attach("tap0", "br0")?;
 //! network.set_up("br0")?;
 //! network.set_up("tap0")?;
-//! // tap.into_descriptor() is what the monitor takes.
+//! // tap.into_tap() is what the monitor takes.
 //! # drop((tap, port, bridge));
 //! # Ok::<(), nabla_net::Error>(())
 //! ```
@@ -48,7 +48,6 @@ mod owned;
 mod owner;
 mod procfs;
 mod route;
-mod sys;
 mod tap;
 mod tc;
 
@@ -66,9 +65,10 @@ pub use crate::{
     owned::Owned,
     owner::Owner,
     route::Route,
-    tap::{Tap, TapOptions},
+    tap::CreatedTap,
 };
 pub use nabla_core::{
     MacAddress,
     net::{Cidr, ConfigStyle, NetConfig, NetRoute},
 };
+pub use nabla_tap::{Tap, TapOptions};

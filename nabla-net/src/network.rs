@@ -1,11 +1,7 @@
 //! A connection to one network namespace.
 
-use crate::{error::Error, namespace::Namespace, netlink::RoutingSocket, owned::Undo, sys};
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
+use crate::{error::Error, namespace::Namespace, netlink::RoutingSocket, owned::Undo};
+use std::{io, sync::Arc};
 
 /// A connection to one network namespace, through which everything in it is asked for, made and changed.
 ///
@@ -31,8 +27,6 @@ pub struct Network(Arc<Inner>);
 struct Inner {
     namespace: Namespace,
     routing: RoutingSocket,
-    /// Any socket: what interfaces are asked about by ioctl.
-    control: OwnedFd,
 }
 
 impl Network {
@@ -49,8 +43,7 @@ impl Network {
     /// When /proc is not there or no socket can be opened.
     pub fn current() -> Result<Self, Error> {
         let namespace = Namespace::current()?;
-        let sockets = open_sockets();
-        Self::new(namespace, sockets)
+        Self::new(namespace, RoutingSocket::open())
     }
 
     /// The network of a namespace. Takes CAP_SYS_ADMIN.
@@ -68,8 +61,8 @@ impl Network {
     ///
     /// When the namespace cannot be entered, or no socket be opened.
     pub fn inside(namespace: Namespace) -> Result<Self, Error> {
-        let sockets = namespace.run(open_sockets)?;
-        Self::new(namespace, sockets)
+        let routing = namespace.run(RoutingSocket::open)?;
+        Self::new(namespace, routing)
     }
 
     /// The network of a new namespace. It goes away with the last clone of this, and the last process and file that
@@ -90,10 +83,9 @@ impl Network {
         Self::inside(Namespace::new()?)
     }
 
-    fn new(namespace: Namespace, sockets: io::Result<(RoutingSocket, OwnedFd)>) -> Result<Self, Error> {
-        let (routing, control) =
-            sockets.map_err(|error| Error::system("open a socket in", namespace.name(), error))?;
-        Ok(Self(Arc::new(Inner { namespace, routing, control })))
+    fn new(namespace: Namespace, routing: io::Result<RoutingSocket>) -> Result<Self, Error> {
+        let routing = routing.map_err(|error| Error::system("open a socket in", namespace.name(), error))?;
+        Ok(Self(Arc::new(Inner { namespace, routing })))
     }
 
     /// The namespace.
@@ -114,15 +106,7 @@ impl Network {
         &self.0.routing
     }
 
-    pub(crate) fn control(&self) -> impl AsFd {
-        self.0.control.as_fd()
-    }
-
     pub(crate) fn undo(&self, undo: Undo) -> (Self, Undo) {
         (self.clone(), undo)
     }
-}
-
-fn open_sockets() -> io::Result<(RoutingSocket, OwnedFd)> {
-    Ok((RoutingSocket::open()?, sys::control_socket()?))
 }

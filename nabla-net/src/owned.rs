@@ -116,7 +116,10 @@ impl<T> Owned<T> {
             if let Undo::DeleteLink { index, name } = undo
                 && let Err(error) = link::set_alias(&network, index, &name, link::KEPT)
             {
-                tracing::warn!(%error, "an interface that is to stay cannot be marked");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "an interface that is to stay cannot be marked"
+                );
             }
         }
         self.what.clone()
@@ -143,7 +146,7 @@ impl<T> Deref for Owned<T> {
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         if let Err(error) = self.undo_all() {
-            tracing::warn!(%error, "something could not be undone");
+            tracing::warn!(error = &error as &dyn std::error::Error, "something could not be undone");
         }
     }
 }

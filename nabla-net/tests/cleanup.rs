@@ -157,7 +157,10 @@ fn programs_without_rights_learn_what_they_lack() {
     let mode = fs::metadata("/dev/net/tun").unwrap().permissions().mode();
     let (open, opened) = match mode & 0o006 {
         0o006 => ("error: cannot open tap 'tap0': it belongs to another user", "opened: true"),
-        _ => ("error: cannot open /dev/net/tun: its file mode does not let you", "opened: false"),
+        _ => (
+            "error: cannot open tap 'tap0': /dev/net/tun cannot be opened; its file mode does not let you",
+            "opened: false",
+        ),
     };
     for part in [
         open,

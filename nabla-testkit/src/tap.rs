@@ -1,14 +1,8 @@
 //! A tap device for a test.
 
+use nabla_tap::{Tap, TapOptions};
 use rustix::thread::UnshareFlags;
-use std::{
-    cell::Cell,
-    fs::{File, OpenOptions},
-    io,
-    os::fd::AsFd,
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{cell::Cell, process::Command};
 
 /// Moves the calling thread to a network namespace of its own, the first time that it calls this. Tests that run at the
 /// same time, or a machine's own networks, can then use the same addresses.
@@ -42,11 +36,9 @@ impl TestTap {
     #[must_use]
     pub fn new() -> Self {
         leave_the_machines_network();
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("nt{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let tap = Self { name };
-        tap.ip(&["tuntap", "add", "dev", &tap.name, "mode", "tap"]);
-        tap
+        let tap = Tap::create(&TapOptions::new().name("nt%d").persistent(true))
+            .unwrap_or_else(|error| panic!("{error}"));
+        Self { name: tap.name().unwrap_or_default().to_owned() }
     }
 
     /// Creates one that is up and has the address `cidr` on the host's side.
@@ -79,25 +71,12 @@ impl TestTap {
 
     /// Opens it, as a program does that passes the descriptor on.
     ///
-    /// # Errors
+    /// # Panics
     ///
     /// When the kernel refuses.
-    pub fn open(&self) -> io::Result<File> {
-        const TUNSETIFF: u32 = 0x4004_54ca;
-        const IFF_TAP_NO_PI: u64 = 0x1002;
-        #[repr(C)]
-        struct Request {
-            name: [u8; 16],
-            flags: [u64; 3],
-        }
-        let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
-        let mut request = Request { name: [0; 16], flags: [IFF_TAP_NO_PI, 0, 0] };
-        request.name[..self.name.len()].copy_from_slice(self.name.as_bytes());
-        // SAFETY: TUNSETIFF reads and writes an ifreq, which has this layout and size.
-        unsafe {
-            rustix::ioctl::ioctl(file.as_fd(), rustix::ioctl::Updater::<TUNSETIFF, _>::new(&mut request))?;
-        };
-        Ok(file)
+    #[must_use]
+    pub fn open(&self) -> Tap {
+        Tap::open(&self.name).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::system;
 use anyhow::Context;
-use nabla_monitor::{BlockDevice, NetDevice};
+use nabla_monitor::{BlockDevice, NetDevice, Tap};
 use std::{
     ffi::{OsStr, OsString},
     os::{
@@ -94,13 +94,13 @@ impl TapSource {
     }
 
     /// What the monitor takes.
-    pub fn tap(&self) -> anyhow::Result<NetDevice> {
+    pub fn device(&self) -> anyhow::Result<NetDevice> {
         match self {
-            Self::Name(name) => Ok(NetDevice::new(name)),
+            Self::Name(name) => Ok(NetDevice::from(name.as_str())),
             Self::Descriptor(number) => {
                 let descriptor = system::inherited_descriptor(*number)
                     .with_context(|| format!("descriptor {number}, which --net names, cannot be used"))?;
-                Ok(NetDevice::from_fd(descriptor))
+                Ok(NetDevice::from(Tap::from_fd(descriptor)?))
             }
         }
     }

@@ -36,7 +36,7 @@ impl Networks {
             args.net.iter().partition(|net| matches!(net.source, NetSource::Tap(_)));
         for net in existing {
             if let NetSource::Tap(source) = &net.source {
-                networks.add(net, source.tap()?, net.config.clone());
+                networks.add(net, source.device()?, net.config.clone());
             }
         }
         for net in others {
@@ -71,7 +71,7 @@ impl Networks {
                     lent.host.address()
                 ));
                 let config = merged(lent.config, net);
-                self.add(net, NetDevice::from_fd(lent.tap.into_descriptor()), config);
+                self.add(net, lent.tap.into_tap(), config);
                 Ok(())
             }
             NetSource::Bridge { bridge, netns } => {
@@ -86,13 +86,13 @@ impl Networks {
                 self.notes.push(format!("the guest is at bridge {bridge} with interface {name}"));
                 let mut config = net.config.clone();
                 config.mtu = config.mtu.or(u16::try_from(mtu).ok());
-                self.add(net, NetDevice::from_fd(tap.into_descriptor()), config);
+                self.add(net, tap.into_tap(), config);
                 Ok(())
             }
             NetSource::Adopt { interface, netns, connection } => {
                 let network = network(netns.as_deref())?;
                 let adopted = network.adopt(&AdoptOptions::new(interface).connection(*connection))?;
-                let (descriptor, config, guard) = adopted.into_parts();
+                let (tap, config, guard) = adopted.into_parts();
                 let mut config = merged(config, net);
                 if config.dns.is_empty() {
                     read_resolv_conf(&mut config);
@@ -100,21 +100,22 @@ impl Networks {
                 let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
                 let addresses = if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") };
                 self.notes.push(format!("the guest has {interface} and its addresses ({addresses})"));
-                self.add(net, NetDevice::from_fd(descriptor), config);
+                self.add(net, tap, config);
                 self.adopted.push(guard);
                 Ok(())
             }
         }
     }
 
-    fn add(&mut self, net: &NetSpec, mut tap: NetDevice, config: NetConfig) {
+    fn add(&mut self, net: &NetSpec, device: impl Into<NetDevice>, config: NetConfig) {
+        let mut device = device.into();
         if let Some(mac) = config.mac {
-            tap = tap.mac(mac);
+            device = device.mac(mac);
         }
         if let Some(mtu) = config.mtu {
-            tap = tap.mtu(mtu);
+            device = device.mtu(mtu);
         }
-        self.taps.push((net.name.clone(), tap));
+        self.taps.push((net.name.clone(), device));
         self.configs.push(config);
     }
 

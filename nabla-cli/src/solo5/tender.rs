@@ -272,8 +272,8 @@ fn explain(error: &Error, path: &Path, interfaces: &[(String, String)]) -> Stop 
 }
 
 /// Why a tap cannot be attached: as the system says it, where Solo5's tender does.
-fn tap_reason(kind: &nabla_monitor::NetErrorKind) -> String {
-    use nabla_monitor::NetErrorKind as Kind;
+fn tap_reason(kind: &nabla_monitor::TapErrorKind) -> String {
+    use nabla_monitor::TapErrorKind as Kind;
     use rustix::io::Errno;
     let errno = match kind {
         Kind::NotFound => Errno::NOENT,

@@ -4,7 +4,7 @@
 use super::{strerror, tender::Stop};
 use crate::run::device::{TapSource, device_name};
 use nabla_core::{ByteSize, DeviceKind, Manifest};
-use nabla_monitor::{MacAddress, NetDevice};
+use nabla_monitor::{MacAddress, NetDevice, Tap};
 use rustix::fs::{SeekFrom, seek};
 use std::{
     collections::BTreeMap,
@@ -181,9 +181,10 @@ fn open_disk(path: &Path) -> Result<OpenedDisk, String> {
 
 fn tap(interface: &str) -> io::Result<NetDevice> {
     match TapSource::parse(interface) {
-        Ok(TapSource::Name(name)) => Ok(NetDevice::new(name)),
+        Ok(TapSource::Name(name)) => Ok(name.into()),
         Ok(TapSource::Descriptor(number)) => {
-            Ok(NetDevice::from_fd(crate::system::inherited_descriptor(number)?))
+            let descriptor = crate::system::inherited_descriptor(number)?;
+            Ok(Tap::from_fd(descriptor).map_err(io::Error::other)?.into())
         }
         Err(_) => Err(rustix::io::Errno::INVAL.into()),
     }

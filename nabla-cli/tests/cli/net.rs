@@ -395,7 +395,7 @@ fn mistakes_with_networks_say_what_helps() {
         (&["--net", "new,host=10.7.0.9/24"][..], "is in use here"),
         (&["--net", "new,host=10.8.0.1/24,guest=10.9.0.1"], "is not in the host's network"),
         (&["--net", "new,host=10.8.0.1/24,dev=lo"], "exists already"),
-        (&["--net", "new,mtu=10"], "cannot set the MTU of interface"),
+        (&["--net", "new,mtu=10"], "cannot create tap 'nb0': its MTU cannot be set: "),
         (&["--net", "bridge=lo"], "it is no bridge"),
         (&["--net", "bridge=none"], "cannot find interface 'none'"),
         (&["--net", "adopt=none"], "no other one"),

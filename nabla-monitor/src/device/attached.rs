@@ -1,7 +1,8 @@
 //! Devices: what a guest can be given, and what it has been given.
 
-use super::{BlockError, BlockInfo, NetError, NetInfo};
+use super::{BlockError, BlockInfo, NetInfo};
 use nabla_core::{Attachment, Device, DeviceKind, Manifest};
+use nabla_tap::TapError;
 use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -209,7 +210,7 @@ pub enum DeviceError {
     Block(#[from] BlockError),
     /// A network device cannot be used.
     #[error(transparent)]
-    Net(#[from] NetError),
+    Net(#[from] TapError),
 }
 
 fn called(name: Option<&str>) -> String {

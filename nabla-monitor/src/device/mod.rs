@@ -10,4 +10,4 @@ pub use attached::{DeviceError, DeviceInfo, DeviceProperties};
 pub use block::{BlockDevice, BlockError, BlockErrorKind, BlockInfo};
 pub use console::{Console, ConsoleReader};
 pub(crate) use console::{ConsolePoller, Drained};
-pub use net::{NetDevice, NetError, NetErrorKind, NetInfo};
+pub use net::{NetDevice, NetInfo};

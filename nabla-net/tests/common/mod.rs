@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
-use nabla_net::{MacAddress, NetConfig, Network};
+use nabla_net::{MacAddress, NetConfig, Network, Tap};
 use smoltcp::{
     iface::{Config, Interface, SocketSet},
     phy::{Medium, TunTapInterface, wait},
@@ -32,10 +32,10 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn start(tap: OwnedFd, config: &NetConfig) -> Self {
+    pub fn start(tap: Tap, config: &NetConfig) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (config, in_thread) = (config.clone(), Arc::clone(&stop));
-        let thread = thread::spawn(move || run(tap, &config, &in_thread));
+        let thread = thread::spawn(move || run(tap.into(), &config, &in_thread));
         Self { stop, thread: Some(thread) }
     }
 }

@@ -41,7 +41,7 @@ fn machine() -> Machine {
         socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::NONBLOCK, None).unwrap();
     let attached = vec![
         Attached::open(1, BlockDevice::from_fd(disk.try_clone().unwrap().into())),
-        Attached::open(2, NetDevice::from_fd(tap)),
+        Attached::open(2, NetDevice::from(nabla_tap::Tap::from_fd(tap).unwrap())),
     ];
     let control = Control::new().unwrap();
     let kinds = [(DeviceKind::Block, "disk"), (DeviceKind::Net, "net")];

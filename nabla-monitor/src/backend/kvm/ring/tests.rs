@@ -44,9 +44,13 @@ fn machine() -> Machine {
     let control = Control::new().unwrap();
     let console = hole.try_clone().unwrap().into();
     // No wait set takes a file like that.
-    let mut devices =
-        Devices::new(vec![Attached::open(1, NetDevice::from_fd(tap))], console, &control, Arc::clone(&tally))
-            .unwrap();
+    let mut devices = Devices::new(
+        vec![Attached::open(1, NetDevice::from(nabla_tap::Tap::from_fd(tap).unwrap()))],
+        console,
+        &control,
+        Arc::clone(&tally),
+    )
+    .unwrap();
     devices.add_net(2, hole.into());
     let ring = Ring::new(Arc::clone(&memory), devices.nets(), Arc::clone(&tally)).unwrap();
     Machine { memory, ring, devices, tally, wire }
