@@ -36,12 +36,16 @@ pub enum Error {
         source: ImageError,
     },
     /// The image has an ABI that this version does not run.
-    #[error("image '{}' cannot be run: {}", path.display(), unsupported(*abi))]
+    #[error(
+        "image '{}' cannot be run: its ABI is {abi}, which this version does not run (it runs {})", path.display(), list(supported)
+    )]
     UnsupportedAbi {
         /// Its path.
         path: PathBuf,
         /// Its ABI.
         abi: Abi,
+        /// Those that are run.
+        supported: Vec<Abi>,
     },
     /// The image wants memory that can be written and executed.
     #[error(
@@ -134,8 +138,8 @@ pub enum Error {
     },
 }
 
-fn unsupported(abi: Abi) -> String {
-    format!("its ABI is {abi}, which this version does not run (it runs spt-v1, spt-v2, hvt-v1 and hvt-v2)")
+fn list(abis: &[Abi]) -> String {
+    abis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Whose fault an [`enum@Error`] is, as far as exit statuses of tools go.

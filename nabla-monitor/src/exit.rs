@@ -124,7 +124,7 @@ impl DeniedCall {
     #[must_use]
     pub fn name(&self) -> Option<&'static str> {
         match self.entry {
-            SyscallEntry::X86_64 => crate::backend::process::syscall_names::name(self.number),
+            SyscallEntry::X86_64 => crate::syscall_names::name(self.number),
             SyscallEntry::X32 | SyscallEntry::I386 => None,
         }
     }

@@ -3,10 +3,11 @@
 use crate::{
     backend::Running,
     counters::Counters,
-    debug::overseer::Overseer,
+    debug::DebugThread,
     device::{ConsoleReader, DeviceInfo, Drained},
     error::Error,
     exit::ExitStatus,
+    usage::ResourceUsage,
 };
 use nabla_core::Abi;
 use rustix::{
@@ -39,25 +40,6 @@ pub(crate) struct Description {
     pub name: String,
     pub abi: Abi,
     pub devices: Vec<DeviceInfo>,
-}
-
-/// What a guest has used of the host. What the kernel counts: nothing stands between guest and kernel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ResourceUsage {
-    /// Processor time in the guest's own code.
-    pub user_time: Duration,
-    /// Processor time in the kernel on its behalf.
-    pub system_time: Duration,
-    /// Largest resident memory so far, in bytes. Of a guest that has ended without having been supervised, this is the
-    /// kernel's figure, which counts the size of the host program at the start.
-    pub max_resident: u64,
-    /// Resident memory now, in bytes; 0 when the guest has ended.
-    pub resident: u64,
-    /// Page faults that needed no reading.
-    pub minor_faults: u64,
-    /// Page faults that read from a disk.
-    pub major_faults: u64,
 }
 
 impl Guest {
@@ -249,7 +231,7 @@ impl Guest {
     /// When it could not be written.
     pub fn core(&self) -> Result<Option<PathBuf>, Error> {
         self.wait()?;
-        let core = lock(self.running.overseer()).as_mut().and_then(Overseer::core).transpose();
+        let core = lock(self.running.debug_thread()).as_mut().and_then(DebugThread::core).transpose();
         core.map_err(|source| Error::Operation { operation: "write a core of the guest", source })
     }
 

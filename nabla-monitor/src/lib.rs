@@ -43,7 +43,7 @@
 #![cfg_attr(not(feature = "gdb"), allow(dead_code, reason = "some of it is for debuggers alone"))]
 
 mod backend;
-mod config;
+mod builder;
 mod confine;
 mod counters;
 mod debug;
@@ -56,14 +56,17 @@ pub mod host;
 mod image;
 mod probe;
 mod runtime;
+mod spec;
 mod step;
 mod sys;
+mod syscall_names;
 mod sysctl;
+mod usage;
 
 #[cfg(feature = "gdb")]
 pub use crate::debug::gdb::GdbListener;
 pub use crate::{
-    config::{GuestBuilder, Isolation, Supervision},
+    builder::GuestBuilder,
     confine::Identity,
     counters::{Counters, DeviceCounters, Exits, Hypercalls},
     device::{
@@ -75,10 +78,12 @@ pub use crate::{
         BadHypercall, Denied, DeniedCall, ExitStatus, Fault, HypercallMistake, SyscallEntry,
         UnsupportedInstruction, signal_name,
     },
-    guest::{Guest, ResourceUsage},
+    guest::Guest,
     image::{ImageFile, ImageSource, OpenImage},
     runtime::Runtime,
+    spec::{Isolation, Supervision},
     step::LaunchStep,
+    usage::ResourceUsage,
 };
 pub use nabla_core::{Abi, ByteSize, Image, MacAddress, ParseMacError};
 pub use nabla_tap::{Tap, TapError, TapErrorKind};

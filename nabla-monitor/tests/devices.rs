@@ -4,8 +4,8 @@ mod common;
 
 use common::{build, disk_file, message, run};
 use nabla_monitor::{
-    BlockDevice, BlockErrorKind, DeviceError, Error, ExitStatus, MacAddress, NetDevice, Runtime, Tap,
-    TapErrorKind,
+    BlockDevice, BlockError, BlockErrorKind, DeviceError, Error, ExitStatus, MacAddress, NetDevice, Runtime,
+    Tap, TapErrorKind,
 };
 use nabla_testkit::{TestTap, need};
 use std::{fs, process::Command};
@@ -83,13 +83,23 @@ fn disk_that_is_written_is_locked_against_everybody_as_long_as_the_guest_runs() 
     locked(start(BlockDevice::new(&path).read_only()));
     let unlocked = start(BlockDevice::new(&path).unlocked()).unwrap();
     drop((writer, unlocked));
-    let readers = [
-        start(BlockDevice::new(&path).read_only()).unwrap(),
-        start(BlockDevice::new(&path).read_only()).unwrap(),
-    ];
+    // A program that another test starts has this program's descriptors, and with them the lock, until it executes.
+    let start_soon = |read_only: bool| loop {
+        let disk = BlockDevice::new(&path);
+        match start(if read_only { disk.read_only() } else { disk }) {
+            Err(Error::Device(DeviceError::Block(BlockError {
+                kind: BlockErrorKind::Locked { .. },
+                ..
+            }))) => {
+                std::thread::yield_now();
+            }
+            result => return result.unwrap(),
+        }
+    };
+    let readers = [start_soon(true), start(BlockDevice::new(&path).read_only()).unwrap()];
     locked(start(BlockDevice::new(&path)));
     drop(readers);
-    start(BlockDevice::new(&path)).unwrap();
+    start_soon(false);
 }
 
 #[test]

@@ -150,7 +150,9 @@ fn exit_descriptor_works_in_an_event_loop() {
     let mut ended = 0;
     while ended < guests.len() {
         let mut events = Vec::with_capacity(8);
-        epoll::wait(&set, rustix::buffer::spare_capacity(&mut events), None).unwrap();
+        // A test that changes this program's identity has the C library interrupt every thread.
+        rustix::io::retry_on_intr(|| epoll::wait(&set, rustix::buffer::spare_capacity(&mut events), None))
+            .unwrap();
         for event in &events {
             let i = event.data.u64();
             let guest = &guests[usize::try_from(i).unwrap()];

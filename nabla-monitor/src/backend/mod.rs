@@ -1,20 +1,13 @@
 //! What runs guests.
 
-pub(crate) mod kvm;
-pub(crate) mod process;
+mod kvm;
+mod process;
 
 use crate::{
-    config::{Isolation, LaunchFailure, Supervision},
-    counters::Counters,
-    debug::overseer::{Overseer, Plan},
-    device::Attached,
-    error::Error,
-    exit::ExitStatus,
-    guest::ResourceUsage,
-    image::OpenImage,
-    runtime::Runtime,
+    counters::Counters, debug::DebugThread, error::Error, exit::ExitStatus, spec::GuestSpec,
+    usage::ResourceUsage,
 };
-use nabla_core::{Abi, ByteSize, CommandLine};
+use nabla_core::Abi;
 use std::{
     fmt::Debug,
     io,
@@ -22,26 +15,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Mutex,
 };
-
-/// A guest with everything opened and checked.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub image: OpenImage,
-    pub command_line: CommandLine,
-    pub memory: ByteSize,
-    /// In the order of the manifest.
-    pub devices: Vec<Attached>,
-    pub name: String,
-    pub supervision: Option<Supervision>,
-    pub exec_heap: bool,
-    pub huge_pages: bool,
-    pub dumpable: bool,
-    pub isolation: Isolation,
-    pub launch_failure: LaunchFailure,
-    /// The program is there for this guest and ends with it.
-    pub alone: bool,
-    pub inside: Plan,
-}
 
 /// A guest that a backend runs.
 pub(crate) trait Running: Debug + Send + Sync {
@@ -52,8 +25,8 @@ pub(crate) trait Running: Debug + Send + Sync {
     fn pause(&self) -> io::Result<()>;
     fn resume(&self) -> io::Result<()>;
     fn usage(&self) -> io::Result<ResourceUsage>;
-    /// Who looks after it, if it was started so. Taken when the guest has ended.
-    fn overseer(&self) -> &Mutex<Option<Overseer>>;
+    /// The thread that serves its debuggers and core dumps, if it was started with one.
+    fn debug_thread(&self) -> &Mutex<Option<DebugThread>>;
     /// Writes a core of the guest as it is now.
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf>;
     /// What was counted, where anybody stands between guest and kernel.
@@ -71,32 +44,39 @@ pub(crate) trait Running: Debug + Send + Sync {
     fn detach(&self) -> io::Result<()>;
 }
 
-/// Whether any backend runs guests of this ABI.
-pub(crate) fn check_abi(abi: Abi, path: &Path) -> Result<(), Error> {
-    match abi {
-        Abi::SptV1 | Abi::SptV2 | Abi::HvtV1 | Abi::HvtV2 => Ok(()),
-        _ => Err(Error::UnsupportedAbi { path: path.to_owned(), abi }),
+/// A way to run guests.
+pub(crate) trait Backend: Debug + Send + Sync {
+    /// The ABIs whose guests it runs.
+    fn abis(&self) -> &'static [Abi];
+
+    /// Starts a guest of one of these ABIs.
+    fn start(&self, guest: GuestSpec, console: OwnedFd) -> Result<Box<dyn Running>, Error>;
+
+    /// Makes the calling process the guest, where that is possible; otherwise starts it.
+    fn exec(&self, guest: GuestSpec, console: OwnedFd) -> Result<Box<dyn Running>, Error> {
+        self.start(guest, console)
     }
 }
 
-/// Starts a guest whose ABI [`check_abi`] let through.
-pub(crate) fn start(
-    runtime: &Runtime,
-    mut guest: Prepared,
-    console: OwnedFd,
-) -> Result<Box<dyn Running>, Error> {
-    if guest.image.image().abi().needs_kvm() {
-        return Ok(Box::new(kvm::start(runtime, guest, console)?));
+/// All backends, with what the guests of a runtime share.
+#[derive(Debug)]
+pub(crate) struct Backends([Box<dyn Backend>; 2]);
+
+impl Default for Backends {
+    /// Costs nothing, and probes nothing.
+    fn default() -> Self {
+        Self([Box::<process::ProcessBackend>::default(), Box::new(kvm::KvmBackend)])
     }
-    Ok(Box::new(process::start(runtime, &mut guest, &console)?))
 }
 
-/// Whether the calling process can become this guest.
-pub(crate) fn can_exec(guest: &Prepared) -> bool {
-    !guest.image.image().abi().needs_kvm()
-}
+impl Backends {
+    /// The one that runs guests of this ABI.
+    pub fn get(&self, abi: Abi) -> Option<&dyn Backend> {
+        self.0.iter().map(|backend| &**backend).find(|backend| backend.abis().contains(&abi))
+    }
 
-/// Makes the calling process the guest, for which [`can_exec`] holds.
-pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Error {
-    process::exec(runtime, guest, console)
+    /// The ABIs whose guests can be run.
+    pub fn abis(&self) -> Vec<Abi> {
+        self.0.iter().flat_map(|backend| backend.abis()).copied().collect()
+    }
 }

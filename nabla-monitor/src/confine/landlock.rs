@@ -3,9 +3,15 @@
 //! Source: the kernel's `include/uapi/linux/landlock.h`; what each version of its ABI handles.
 
 use crate::sys::{self, nr};
+use std::sync::OnceLock;
 
 /// The version of Landlock's ABI that the running kernel has; `None` when it has none or it is switched off.
 pub fn abi() -> Option<u32> {
+    static ABI: OnceLock<Option<u32>> = OnceLock::new();
+    *ABI.get_or_init(ask_for_abi)
+}
+
+fn ask_for_abi() -> Option<u32> {
     const LANDLOCK_CREATE_RULESET_VERSION: u64 = 1;
     // SAFETY: with a null pointer and this flag, the call only returns a number.
     let result = unsafe {

@@ -59,7 +59,7 @@ pub fn write_of_running(
 ) -> io::Result<PathBuf> {
     let stop = guest.stop_now()?;
     if matches!(stop, Stop::Ended(_)) {
-        return Err(super::overseer::ended());
+        return Err(super::thread::ended());
     }
     let subject = Subject { name: name.to_owned(), pid, signal: 0 };
     let written = write(directory, &subject, guest);

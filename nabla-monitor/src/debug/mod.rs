@@ -3,10 +3,13 @@
 pub mod core;
 #[cfg(feature = "gdb")]
 pub mod gdb;
-pub mod overseer;
+mod options;
 mod registers;
+pub mod thread;
 
+pub use options::DebugOptions;
 pub use registers::{FloatRegisters, Registers};
+pub use thread::DebugThread;
 
 use nabla_core::elf::PageRange;
 use rustix::event::{PollFd, PollFlags, poll};

@@ -150,6 +150,22 @@ impl From<ConsoleReader> for OwnedFd {
     }
 }
 
+/// The writers of a runtime's consoles. There is a thread that feeds them while there are any.
+#[derive(Debug, Default)]
+pub(crate) struct Consoles(Mutex<Option<ConsolePoller>>);
+
+impl Consoles {
+    /// Passes on what can be read to the writer, from now on.
+    pub fn feed(&self, reader: OwnedFd, writer: Box<dyn Write + Send>) -> io::Result<Drained> {
+        // What is inside is consistent after every statement.
+        let mut poller = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*poller {
+            Some(poller) => poller.add(reader, writer),
+            None => poller.insert(ConsolePoller::new()?).add(reader, writer),
+        }
+    }
+}
+
 /// Tells when everything that a guest wrote has reached its writer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Drained(Arc<(Mutex<bool>, Condvar)>);

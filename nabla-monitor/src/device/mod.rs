@@ -9,5 +9,5 @@ pub(crate) use attached::{Access, Attached, DeviceSource, OpenDevice, attach, fi
 pub use attached::{DeviceError, DeviceInfo, DeviceProperties};
 pub use block::{BlockDevice, BlockError, BlockErrorKind, BlockInfo};
 pub use console::{Console, ConsoleReader};
-pub(crate) use console::{ConsolePoller, Drained};
+pub(crate) use console::{Consoles, Drained};
 pub use net::{NetDevice, NetInfo};

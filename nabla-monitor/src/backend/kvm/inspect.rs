@@ -160,7 +160,7 @@ impl Inspector {
     fn standing(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.port().lock();
         match state.stop {
-            Some(Stop::Ended(_)) => Err(crate::debug::overseer::ended()),
+            Some(Stop::Ended(_)) => Err(crate::debug::thread::ended()),
             Some(_) => Ok(state),
             None => Err(io::Error::other("the guest runs")),
         }

@@ -29,12 +29,13 @@ use self::{
     vcpu::Vcpu,
     vm::{Machine, Start},
 };
-use super::Prepared;
+use super::{Backend, Running};
 use crate::{
-    config::Isolation,
+    confine::landlock,
+    debug::DebugThread,
     device::{self, Access},
     error::Error,
-    runtime::Runtime,
+    spec::{GuestSpec, Isolation},
     step::LaunchStep,
 };
 use nabla_core::{Abi, abi::hvt, layout};
@@ -44,13 +45,21 @@ use std::{
     sync::Arc,
 };
 
-/// Whether virtual machines can be had here.
-pub(crate) fn check() -> Result<(), Error> {
-    vm::open().map(|_| ())
+/// Runs guests in virtual machines of this program.
+#[derive(Debug)]
+pub(crate) struct KvmBackend;
+
+impl Backend for KvmBackend {
+    fn abis(&self) -> &'static [Abi] {
+        &[Abi::HvtV1, Abi::HvtV2]
+    }
+
+    fn start(&self, guest: GuestSpec, console: OwnedFd) -> Result<Box<dyn Running>, Error> {
+        Ok(Box::new(start(guest, console)?))
+    }
 }
 
-/// Starts a guest in a virtual machine of its own.
-pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Result<KvmGuest, Error> {
+fn start(guest: GuestSpec, console: OwnedFd) -> Result<KvmGuest, Error> {
     if guest.isolation != Isolation::default() {
         return Err(Error::NotForVirtualMachines);
     }
@@ -97,9 +106,9 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
     let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(cannot_make_events)?);
     let mut devices = Devices::new(guest.devices, console, &shared.control, Arc::clone(&tally))
         .map_err(|e| cannot(LaunchStep::CreateDevices, e))?;
-    devices.ends_with_reader = guest.alone;
+    devices.ends_with_reader = guest.dedicated;
     // Without it the program ends as slowly as it would anyway.
-    let keeper = guest.alone.then(|| Keeper::new(machine.descriptors()).ok()).flatten();
+    let keeper = guest.dedicated.then(|| Keeper::new(machine.descriptors()).ok()).flatten();
     let [vcpu, vm] = machine.descriptors().map(|descriptor| descriptor.as_raw_fd());
     let filter = FilterConfig {
         vcpu,
@@ -110,25 +119,25 @@ pub(crate) fn start(runtime: &Runtime, guest: Prepared, console: OwnedFd) -> Res
         kick: bell.as_ref().map(|bell| bell.kick().as_raw_fd()),
         devices: devices.descriptors(),
     };
-    let overseer = if guest.inside.is_empty() {
+    let debug_thread = if guest.debug.is_empty() {
         None
     } else {
-        let watched = if guest.inside.stops_at_entry() { Watched::Traps } else { Watched::End };
+        let watched = if guest.debug.stops_at_entry() { Watched::Traps } else { Watched::End };
         let inspector = Inspector::new(&shared, &memory, watched);
-        let overseer = guest.inside.start(&guest.name, std::process::id(), inspector, |_| Ok(()));
-        Some(overseer.map_err(|e| cannot(LaunchStep::AttachDebugger, e))?)
+        let thread = DebugThread::start(guest.debug, &guest.name, std::process::id(), inspector, |_| Ok(()));
+        Some(thread.map_err(|e| cannot(LaunchStep::AttachDebugger, e))?)
     };
     let ring = bell.and_then(|bell| Some((Ring::new(Arc::clone(&memory), devices.nets(), tally)?, bell)));
     let vcpu = Vcpu::new(machine, devices);
-    let landlock_abi = runtime.landlock_abi();
-    let setting = Setting { name: &guest.name, landlock_abi, filter, overseer, keeper, ring };
+    let landlock_abi = landlock::abi();
+    let setting = Setting { name: &guest.name, landlock_abi, filter, debug_thread, keeper, ring };
     KvmGuest::start(setting, vcpu, shared, &memory)
 }
 
 /// Whether to offer a guest the network ring: whoever has a network interface, may know rings, leaves room for one
 /// below 4 GiB, and has a processor besides its own. On a single one, guests that wait for the ring by looking at it,
 /// as those of Solo5 do, would keep from running whom they wait for.
-fn takes_ring(guest: &Prepared) -> bool {
+fn takes_ring(guest: &GuestSpec) -> bool {
     let has_net = guest.devices.iter().any(|device| device.access() == Access::Frames);
     let fits = guest.memory.as_u64().checked_add(ring::BYTES).is_some_and(|end| end <= hvt::MEMORY_MAX);
     let processors = || rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());

@@ -14,15 +14,12 @@ use super::{
 use crate::{
     backend::Running,
     counters::Counters,
-    debug::{
-        Debuggee, End, core,
-        overseer::{self, Overseer},
-    },
+    debug::{DebugThread, Debuggee, End, core, thread as debug_thread},
     error::Error,
     exit::{ExitStatus, SIGKILL},
-    guest::ResourceUsage,
     step::LaunchStep,
     sys,
+    usage::ResourceUsage,
 };
 use rustix::{
     event::{EventfdFlags, eventfd},
@@ -48,11 +45,11 @@ const THREAD_STACK: usize = 256 << 10;
 
 /// A guest in a virtual machine, whose processor is a thread of this program.
 #[derive(Debug)]
-pub(crate) struct KvmGuest {
+pub(super) struct KvmGuest {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     memory: Weak<GuestMemory>,
-    overseer: Mutex<Option<Overseer>>,
+    debug_thread: Mutex<Option<DebugThread>>,
     filter: FilterConfig,
     landlock_abi: Option<u32>,
     /// The process that may end it: not a fork of it.
@@ -67,8 +64,8 @@ pub(super) struct Setting<'a> {
     pub name: &'a str,
     pub landlock_abi: Option<u32>,
     pub filter: FilterConfig,
-    /// Who looks into it.
-    pub overseer: Option<Overseer>,
+    /// Serves its debuggers and core dumps.
+    pub debug_thread: Option<DebugThread>,
     /// For a program that ends with the guest.
     pub keeper: Option<Keeper>,
     /// The network ring, if the guest has one.
@@ -122,7 +119,7 @@ impl KvmGuest {
         shared: Arc<Shared>,
         memory: &Arc<GuestMemory>,
     ) -> Result<Self, Error> {
-        let Setting { name, landlock_abi, filter, overseer, keeper, ring } = setting;
+        let Setting { name, landlock_abi, filter, debug_thread, keeper, ring } = setting;
         let cannot = |step, source| Error::Launch { step, source };
         // Whoever wants to look into it waits for its end.
         let gone = || shared.control.port.end(End::Signal(SIGKILL));
@@ -148,7 +145,7 @@ impl KvmGuest {
         let theirs = Arc::clone(&shared);
         // The thread runs no handler of the host program, and takes no signal from those who wait for one.
         let blocked = sys::BlockedSignals::all_but_setxid();
-        let alone = keeper.is_some();
+        let dedicated = keeper.is_some();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             theirs.control.enter();
             let result = prepare_thread(&program, landlock_abi);
@@ -157,7 +154,7 @@ impl KvmGuest {
             drop((ready, program));
             if !failed {
                 let machine = run(vcpu, &theirs);
-                if alone {
+                if dedicated {
                     // The program is about to end, which frees it all faster than doing it one by one.
                     std::mem::forget(machine);
                 }
@@ -181,7 +178,7 @@ impl KvmGuest {
             shared,
             thread: Mutex::new(Some(thread)),
             memory: Arc::downgrade(memory),
-            overseer: Mutex::new(overseer),
+            debug_thread: Mutex::new(debug_thread),
             filter,
             landlock_abi,
             owner: own_pid(),
@@ -320,15 +317,15 @@ impl Running for KvmGuest {
         }
     }
 
-    fn overseer(&self) -> &Mutex<Option<Overseer>> {
-        &self.overseer
+    fn debug_thread(&self) -> &Mutex<Option<DebugThread>> {
+        &self.debug_thread
     }
 
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf> {
-        if let Some(overseer) = &*lock(&self.overseer) {
-            return overseer.dump_core(directory);
+        if let Some(thread) = &*lock(&self.debug_thread) {
+            return thread.dump_core(directory);
         }
-        let memory = self.memory.upgrade().ok_or_else(overseer::ended)?;
+        let memory = self.memory.upgrade().ok_or_else(debug_thread::ended)?;
         let mut inspector = Inspector::new(&self.shared, &memory, Watched::No);
         let written = core::write_of_running(directory, name, self.pid(), &mut inspector);
         inspector.let_go()?;
@@ -351,19 +348,6 @@ impl Drop for KvmGuest {
         self.shared.control.kill();
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
-        }
-    }
-}
-
-impl ResourceUsage {
-    /// The times and faults of both.
-    fn and(self, other: Self) -> Self {
-        Self {
-            user_time: self.user_time + other.user_time,
-            system_time: self.system_time + other.system_time,
-            minor_faults: self.minor_faults + other.minor_faults,
-            major_faults: self.major_faults + other.major_faults,
-            ..self
         }
     }
 }

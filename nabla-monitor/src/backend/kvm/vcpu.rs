@@ -20,7 +20,7 @@ use crate::exit::{
     BadHypercall, ExitStatus, Fault, HypercallMistake, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV,
     SIGTRAP, UnsupportedInstruction,
 };
-use crate::guest::ResourceUsage;
+use crate::usage::ResourceUsage;
 use kvm_ioctls::{SyncReg, VcpuExit};
 use nabla_core::abi::{
     EXIT_ABORT, GUEST_MIN_BASE,

@@ -6,29 +6,27 @@ mod inspect;
 mod launch;
 mod load;
 mod memfd;
+mod oom;
 mod running;
 mod spawn;
-pub(crate) mod supervisor;
-pub(crate) mod syscall_names;
+mod supervisor;
 
 use self::{
     inspect::Inspector,
     launch::{CONSOLE, FIRST_DEVICE, LAUNCH_FILE, LaunchConfig, LaunchFile, REPORT},
-    running::ProcessGuest,
+    oom::OomKills,
+    running::{ProcessGuest, Watched},
     supervisor::{HOLD_ENDS, HOLD_SIGNALS, Request, Slot, Supervisor},
 };
-use super::Prepared;
+use super::{Backend, Running};
 use crate::{
-    config::{LaunchFailure, Supervision},
-    confine::namespaces,
-    debug::{
-        Debuggee, Resume,
-        overseer::{Overseer, Plan},
-    },
+    confine::{landlock, namespaces},
+    debug::{DebugOptions, DebugThread, Debuggee, Resume},
     error::Error,
-    runtime::Runtime,
+    spec::{GuestSpec, LaunchFailure, Supervision},
     step::LaunchStep,
 };
+use nabla_core::Abi;
 use rustix::{
     fs::{StatVfsMountFlags, fstatvfs},
     pipe::{PipeFlags, pipe_with},
@@ -37,85 +35,118 @@ use std::{
     fs::OpenOptions,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::SeqCst},
 };
 
-/// Starts a guest in a process of its own.
-pub(crate) fn start(
-    runtime: &Runtime,
-    guest: &mut Prepared,
-    console: &OwnedFd,
-) -> Result<ProcessGuest, Error> {
-    runtime.note_oom_kills();
-    let inside = std::mem::take(&mut guest.inside);
-    let guest = &*guest;
-    let launch = Launch::new(runtime, guest, !inside.is_empty(), None)?;
-    let (reader, writer) =
-        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot(LaunchStep::CreateReport, errno.into()))?;
-    let supervisor = runtime.supervisor().map_err(|source| cannot(LaunchStep::StartSupervisor, source))?;
-    let cgroup = open_cgroup(guest)?;
-    let namespaces = if guest.isolation.namespaces {
-        namespaces::clone_flags(rustix::process::geteuid().is_root())
-    } else {
-        0
-    };
-    let cgroup_descriptor = cgroup.as_ref().map(AsFd::as_fd);
-    let descriptors = launch.descriptors(guest, console.as_fd(), writer.as_fd(), cgroup_descriptor);
-
-    let slot = Arc::new(Slot::new());
-    let trace = guest.supervision != Some(Supervision::None) || !inside.is_empty();
-    let must_trace = guest.supervision == Some(Supervision::Full) || !inside.is_empty();
-    if !inside.is_empty() {
-        let signals = if inside.stops_at_entry() { HOLD_SIGNALS } else { 0 };
-        slot.hold.store(HOLD_ENDS | signals, SeqCst);
-    }
-    let mut request = Request::new(&slot, namespaces, trace, must_trace);
-    let pidfd =
-        supervisor.start(&mut request, &descriptors).map_err(|(step, source)| cannot(step, source))?;
-    if let Some(error) = request.trace_refused {
-        tracing::warn!(%error, "the guest cannot be supervised: faults and denied calls will lack details");
-    }
-    drop(writer);
-    let cgroup = guest.isolation.cgroup.clone();
-    let overseer = oversee(guest, inside, &supervisor, &slot, request.pid);
-    let memory = guest.memory.as_u64();
-    let running = ProcessGuest::new(runtime.clone(), request.pid, pidfd, supervisor, slot, cgroup, memory);
-    running.set_overseer(overseer.map_err(|source| cannot(LaunchStep::AttachDebugger, source))?);
-    launch.await_report(&reader, &running)?;
-    Ok(running)
+/// Runs guests as processes, of which one supervisor is the parent.
+#[derive(Debug, Default)]
+pub(crate) struct ProcessBackend {
+    supervisor: Mutex<Option<Arc<Supervisor>>>,
+    oom_kills: Arc<OomKills>,
 }
 
-/// Has somebody look after the guest, who takes it through its launcher.
-fn oversee(
-    guest: &Prepared,
-    inside: Plan,
+impl Backend for ProcessBackend {
+    fn abis(&self) -> &'static [Abi] {
+        &[Abi::SptV1, Abi::SptV2]
+    }
+
+    fn start(&self, guest: GuestSpec, console: OwnedFd) -> Result<Box<dyn Running>, Error> {
+        Ok(Box::new(self.start_process(guest, &console)?))
+    }
+
+    fn exec(&self, guest: GuestSpec, console: OwnedFd) -> Result<Box<dyn Running>, Error> {
+        // A debugger's side and core dumps need a program besides the guest.
+        if guest.debug.is_empty() { Err(exec(&guest, &console)) } else { self.start(guest, console) }
+    }
+}
+
+impl ProcessBackend {
+    /// The supervisor; a new one if there was none, if somebody killed it, or if this program has changed its user.
+    fn supervisor(&self) -> io::Result<Arc<Supervisor>> {
+        let mut supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*supervisor {
+            Some(running) if running.is_alive() && running.has_our_rights() => Ok(Arc::clone(running)),
+            _ => {
+                let started = Arc::new(Supervisor::new()?);
+                *supervisor = Some(Arc::clone(&started));
+                Ok(started)
+            }
+        }
+    }
+
+    fn start_process(&self, mut guest: GuestSpec, console: &OwnedFd) -> Result<ProcessGuest, Error> {
+        self.oom_kills.note();
+        let debug = std::mem::take(&mut guest.debug);
+        let guest = &guest;
+        let launch = Launch::new(guest, !debug.is_empty(), None)?;
+        let (reader, writer) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot(LaunchStep::CreateReport, errno.into()))?;
+        let supervisor = self.supervisor().map_err(|source| cannot(LaunchStep::StartSupervisor, source))?;
+        let cgroup = open_cgroup(guest)?;
+        let namespaces = if guest.isolation.namespaces {
+            namespaces::clone_flags(rustix::process::geteuid().is_root())
+        } else {
+            0
+        };
+        let cgroup_descriptor = cgroup.as_ref().map(AsFd::as_fd);
+        let descriptors = launch.descriptors(guest, console.as_fd(), writer.as_fd(), cgroup_descriptor);
+
+        let slot = Arc::new(Slot::new());
+        let trace = guest.supervision != Some(Supervision::None) || !debug.is_empty();
+        let must_trace = guest.supervision == Some(Supervision::Full) || !debug.is_empty();
+        if !debug.is_empty() {
+            let signals = if debug.stops_at_entry() { HOLD_SIGNALS } else { 0 };
+            slot.hold.store(HOLD_ENDS | signals, SeqCst);
+        }
+        let mut request = Request::new(&slot, namespaces, trace, must_trace);
+        let pidfd =
+            supervisor.start(&mut request, &descriptors).map_err(|(step, source)| cannot(step, source))?;
+        if let Some(error) = request.trace_refused {
+            tracing::warn!(%error, "the guest cannot be supervised: faults and denied calls will lack details");
+        }
+        drop(writer);
+        let thread = start_debugging(guest, debug, &supervisor, &slot, request.pid);
+        let running = ProcessGuest::new(Watched {
+            pid: request.pid,
+            pidfd,
+            supervisor,
+            slot,
+            oom_kills: Arc::clone(&self.oom_kills),
+            cgroup: guest.isolation.cgroup.clone(),
+            memory: guest.memory.as_u64(),
+        });
+        running.set_debug_thread(thread.map_err(|source| cannot(LaunchStep::AttachDebugger, source))?);
+        launch.await_report(&reader, &running)?;
+        Ok(running)
+    }
+}
+
+/// Starts the guest's debug thread, if it needs one. It takes the guest through its launcher.
+fn start_debugging(
+    guest: &GuestSpec,
+    debug: DebugOptions,
     supervisor: &Arc<Supervisor>,
     slot: &Arc<Slot>,
     pid: i32,
-) -> io::Result<Option<Overseer>> {
-    if inside.is_empty() {
+) -> io::Result<Option<DebugThread>> {
+    if debug.is_empty() {
         return Ok(None);
     }
     let inspector = Inspector::new(supervisor, slot, pid, guest.memory.as_u64())?;
     let entry = guest.image.image().entry();
-    let debugged = inside.stops_at_entry();
-    inside
-        .start(&guest.name, pid.cast_unsigned(), inspector, move |inspector| {
-            if debugged {
-                inspector.step_to(entry)
-            } else {
-                inspector.resume(Resume::Continue { signal: None })
-            }
-        })
-        .map(Some)
+    let debugged = debug.stops_at_entry();
+    DebugThread::start(debug, &guest.name, pid.cast_unsigned(), inspector, move |inspector| {
+        if debugged { inspector.step_to(entry) } else { inspector.resume(Resume::Continue { signal: None }) }
+    })
+    .map(Some)
 }
 
 /// Makes the calling process the guest.
-pub(crate) fn exec(runtime: &Runtime, guest: &Prepared, console: &OwnedFd) -> Error {
+fn exec(guest: &GuestSpec, console: &OwnedFd) -> Error {
     let result = (|| {
         let LaunchFailure { prefix, status } = &guest.launch_failure;
         let prefix = prefix.clone().unwrap_or_else(|| format!("nabla: {}: ", guest.name));
-        let launch = Launch::new(runtime, guest, false, Some((&prefix, *status)))?;
+        let launch = Launch::new(guest, false, Some((&prefix, *status)))?;
         let report: OwnedFd = match io::stderr().as_fd().try_clone_to_owned() {
             Ok(report) => report,
             Err(_) => null_device()?,
@@ -146,7 +177,7 @@ fn cannot(step: LaunchStep, source: io::Error) -> Error {
     }
 }
 
-fn open_cgroup(guest: &Prepared) -> Result<Option<OwnedFd>, Error> {
+fn open_cgroup(guest: &GuestSpec) -> Result<Option<OwnedFd>, Error> {
     let Some(path) = &guest.isolation.cgroup else { return Ok(None) };
     let file = OpenOptions::new().write(true).open(path.join("cgroup.procs"));
     Ok(Some(file.map_err(|source| Error::Cgroup { path: path.clone(), source })?.into()))
@@ -159,12 +190,7 @@ struct Launch {
 }
 
 impl Launch {
-    fn new(
-        runtime: &Runtime,
-        guest: &Prepared,
-        inspected: bool,
-        as_text: Option<(&str, u8)>,
-    ) -> Result<Self, Error> {
+    fn new(guest: &GuestSpec, inspected: bool, as_text: Option<(&str, u8)>) -> Result<Self, Error> {
         // On a mount with noexec, a file can be read but not mapped executable.
         let map_image = fstatvfs(&guest.image).is_ok_and(|fs| !fs.f_flag.contains(StatVfsMountFlags::NOEXEC));
         let LaunchFile { bytes, steps } = launch::build(&LaunchConfig {
@@ -181,7 +207,7 @@ impl Launch {
             // A program on a command line dies when the next one in the pipeline does; a guest of a host program
             // does not die because somebody stopped listening.
             die_on_broken_pipe: as_text.is_some(),
-            landlock_abi: runtime.landlock_abi(),
+            landlock_abi: landlock::abi(),
             identity: guest.isolation.identity,
             as_text,
         })
@@ -193,7 +219,7 @@ impl Launch {
     /// The descriptors in the order of their numbers; see [`launch`].
     fn descriptors<'a>(
         &'a self,
-        guest: &'a Prepared,
+        guest: &'a GuestSpec,
         console: BorrowedFd<'a>,
         report: BorrowedFd<'a>,
         cgroup: Option<BorrowedFd<'a>>,
@@ -223,7 +249,7 @@ impl Launch {
             }
         }
         if length != 16 {
-            let (status, _) = super::Running::collect(running)?;
+            let (status, _) = Running::collect(running)?;
             return Err(Error::Killed { status });
         }
         let word = |at: usize| <[u8; 8]>::try_from(&report[at..at + 8]).map_or(0, i64::from_le_bytes);

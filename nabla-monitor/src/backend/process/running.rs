@@ -1,18 +1,14 @@
 //! A guest's process, seen from the host program.
 
 use super::inspect::Inspector;
+use super::oom::{self, OomKills};
 use super::supervisor::{Ending, RawUsage, Report, Slot, Supervisor, own_pid};
 use crate::{
     backend::Running,
-    debug::{
-        Debuggee, core,
-        overseer::{self, Overseer},
-    },
+    debug::{DebugThread, Debuggee, core, thread},
     error::Error,
     exit::{Denied, ExitStatus, Fault, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
-    guest::ResourceUsage,
-    host,
-    runtime::Runtime,
+    usage::ResourceUsage,
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -30,14 +26,28 @@ use std::{
     time::Duration,
 };
 
+/// A started process, and who watches it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub supervisor: Arc<Supervisor>,
+    pub slot: Arc<Slot>,
+    /// Of the host.
+    pub oom_kills: Arc<OomKills>,
+    pub cgroup: Option<PathBuf>,
+    /// Size of its memory in bytes.
+    pub memory: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct ProcessGuest {
-    runtime: Runtime,
+pub(super) struct ProcessGuest {
     pid: i32,
     pidfd: OwnedFd,
     supervisor: Arc<Supervisor>,
     slot: Arc<Slot>,
+    oom_kills: Arc<OomKills>,
     /// The guest's cgroup, and how many processes had been killed in it for want of memory at the start.
     cgroup: Option<(PathBuf, Option<u64>)>,
     /// The process that may kill it: not a fork of it.
@@ -48,42 +58,34 @@ pub(crate) struct ProcessGuest {
     stopping: Mutex<()>,
     /// Size of its memory in bytes.
     memory: u64,
-    overseer: Mutex<Option<Overseer>>,
+    debug_thread: Mutex<Option<DebugThread>>,
 }
 
 impl ProcessGuest {
-    pub(crate) fn new(
-        runtime: Runtime,
-        pid: i32,
-        pidfd: OwnedFd,
-        supervisor: Arc<Supervisor>,
-        slot: Arc<Slot>,
-        cgroup: Option<PathBuf>,
-        memory: u64,
-    ) -> Self {
+    pub fn new(watched: Watched) -> Self {
+        let Watched { pid, pidfd, supervisor, slot, oom_kills, cgroup, memory } = watched;
         let cgroup = cgroup.map(|path| {
-            let kills = host::cgroup_oom_kills(&path);
+            let kills = oom::cgroup_kills(&path);
             (path, kills)
         });
-        let (killed_by_us, detached) = (AtomicBool::new(false), AtomicBool::new(false));
         Self {
-            runtime,
             pid,
             pidfd,
             supervisor,
             slot,
+            oom_kills,
             cgroup,
             owner: own_pid(),
-            killed_by_us,
-            detached,
+            killed_by_us: AtomicBool::new(false),
+            detached: AtomicBool::new(false),
             stopping: Mutex::new(()),
             memory,
-            overseer: Mutex::new(None),
+            debug_thread: Mutex::new(None),
         }
     }
 
-    pub(super) fn set_overseer(&self, overseer: Option<Overseer>) {
-        *self.overseer.lock().unwrap_or_else(PoisonError::into_inner) = overseer;
+    pub(super) fn set_debug_thread(&self, thread: Option<DebugThread>) {
+        *self.debug_thread.lock().unwrap_or_else(PoisonError::into_inner) = thread;
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -131,8 +133,8 @@ impl ProcessGuest {
             return false;
         }
         match &self.cgroup {
-            Some((path, before @ Some(_))) => host::cgroup_oom_kills(path) > *before,
-            _ => self.runtime.oom_kill_happened(),
+            Some((path, before @ Some(_))) => oom::cgroup_kills(path) > *before,
+            _ => self.oom_kills.happened(),
         }
     }
 }
@@ -162,7 +164,7 @@ impl Running for ProcessGuest {
     }
 
     fn pause(&self) -> io::Result<()> {
-        let _alone = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         while self.is_watched() {
             // Again each time: somebody else's SIGCONT takes it back.
             self.signal(Signal::STOP)?;
@@ -179,7 +181,7 @@ impl Running for ProcessGuest {
     }
 
     fn resume(&self) -> io::Result<()> {
-        let _alone = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         self.signal(Signal::CONT)?;
         // Until the supervisor has let it go on, another `pause` would take the old stop for the new one.
         while self.slot.stopped.load(SeqCst) == 1 && self.is_watched() {
@@ -207,17 +209,17 @@ impl Running for ProcessGuest {
         }
     }
 
-    fn overseer(&self) -> &Mutex<Option<Overseer>> {
-        &self.overseer
+    fn debug_thread(&self) -> &Mutex<Option<DebugThread>> {
+        &self.debug_thread
     }
 
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf> {
-        let _alone = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(overseer) = &*self.overseer.lock().unwrap_or_else(PoisonError::into_inner) {
-            return overseer.dump_core(directory);
+        let _turn = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = &*self.debug_thread.lock().unwrap_or_else(PoisonError::into_inner) {
+            return thread.dump_core(directory);
         }
         if self.slot.ending().is_some() {
-            return Err(overseer::ended());
+            return Err(thread::ended());
         }
         if !self.is_supervised() {
             return Err(io::Error::other("the guest is not supervised"));

@@ -8,7 +8,7 @@ mod target;
 pub use listener::GdbListener;
 
 use self::session::Outcome;
-use super::{Resume, Stop, overseer::Task};
+use super::{Resume, Stop, thread::Task};
 use std::{io, os::fd::AsFd};
 
 /// Serves debuggers, one after the other, until the guest has ended. It stands still at its first instruction until

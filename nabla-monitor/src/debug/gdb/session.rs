@@ -1,7 +1,7 @@
 //! One debugger, from its connection to its leave.
 
 use super::{
-    super::{End, overseer::Task},
+    super::{End, thread::Task},
     listener::Stream,
     target::Target,
 };

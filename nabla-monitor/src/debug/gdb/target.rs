@@ -1,7 +1,7 @@
 //! A guest as gdb sees it.
 
 use super::{
-    super::{HardwareBreakpoint, Registers, Resume, Stop, Watch, overseer::Task},
+    super::{HardwareBreakpoint, Registers, Resume, Stop, Watch, thread::Task},
     hardware::{Found, Hardware},
     session::{Outcome, end, signal},
 };
@@ -169,9 +169,9 @@ impl<'a> Target<'a> {
     fn monitor(&mut self, command: &str, out: &mut ConsoleOutput<'_>) -> io::Result<()> {
         let mut words = command.split_whitespace();
         match (words.next(), words.next()) {
-            (Some("devices"), None) if self.task.plan.devices.is_empty() => outputln!(out, "none"),
+            (Some("devices"), None) if self.task.options.devices.is_empty() => outputln!(out, "none"),
             (Some("devices"), None) => {
-                self.task.plan.devices.iter().for_each(|device| outputln!(out, "{device}"));
+                self.task.options.devices.iter().for_each(|device| outputln!(out, "{device}"));
             }
             (Some("memory"), None) => {
                 for range in self.task.guest.regions()? {

@@ -13,8 +13,8 @@ use crate::{
         filter,
         running::{Shared, thread_usage},
     },
-    guest::ResourceUsage,
     sys,
+    usage::ResourceUsage,
 };
 use seccompiler::BpfProgram;
 use std::{

@@ -1,8 +1,8 @@
-//! The thread that looks after a guest that is debugged, or whose end is to be dumped.
+//! The thread that serves debuggers and core dumps of one guest.
 
 #[cfg(feature = "gdb")]
 use super::gdb;
-use super::{Debuggee, End, Resume, Stop, core};
+use super::{DebugOptions, Debuggee, End, Resume, Stop, core};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::{
     io,
@@ -17,58 +17,8 @@ use std::{
 
 const SIGABRT: i32 = 6;
 
-/// What is wanted of the guest's inside.
-#[derive(Debug, Default)]
-pub struct Plan {
-    /// Where a core is to be written to when it ends by a crash.
-    pub cores: Option<PathBuf>,
-    /// Where debuggers connect to.
-    #[cfg(feature = "gdb")]
-    pub gdb: Option<gdb::GdbListener>,
-    /// A line about each device.
-    pub devices: Vec<String>,
-}
-
-impl Plan {
-    /// Whether nobody wants to look.
-    pub fn is_empty(&self) -> bool {
-        self.cores.is_none() && !self.stops_at_entry()
-    }
-
-    /// Whether the guest waits at its first instruction.
-    pub fn stops_at_entry(&self) -> bool {
-        #[cfg(feature = "gdb")]
-        return self.gdb.is_some();
-        #[cfg(not(feature = "gdb"))]
-        return false;
-    }
-
-    /// Starts the thread. The guest stands still; `prepare` takes it to its first instruction.
-    pub fn start<D: Debuggee + 'static>(
-        self,
-        name: &str,
-        pid: u32,
-        mut guest: D,
-        prepare: impl FnOnce(&mut D) -> io::Result<()> + Send + 'static,
-    ) -> io::Result<Overseer> {
-        let request = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let closing = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let shared =
-            Arc::new(Shared { request, closing, requests: Mutex::default(), core: Mutex::new(None) });
-        let (name, theirs) = (name.to_owned(), Arc::clone(&shared));
-        let blocked = crate::sys::BlockedSignals::all_but_setxid();
-        let thread = thread::Builder::new().name("overseer".to_owned()).spawn(move || {
-            let prepared = prepare(&mut guest);
-            Task { plan: self, name, pid, guest: Box::new(guest), shared: theirs, dumped: false }
-                .run(prepared);
-        })?;
-        drop(blocked);
-        Ok(Overseer { shared, thread: Some(thread), owner: std::process::id() })
-    }
-}
-
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Channel {
     /// Readable when there are requests.
     request: OwnedFd,
     /// Readable when nobody needs the thread any more.
@@ -94,14 +44,36 @@ struct Request {
 
 /// The thread, which ends with its guest.
 #[derive(Debug)]
-pub struct Overseer {
-    shared: Arc<Shared>,
+pub struct DebugThread {
+    shared: Arc<Channel>,
     thread: Option<JoinHandle<()>>,
     /// The process whose thread it is: not a fork of it.
     owner: u32,
 }
 
-impl Overseer {
+impl DebugThread {
+    /// Starts the thread. The guest stands still; `prepare` takes it to its first instruction.
+    pub fn start<D: Debuggee + 'static>(
+        options: DebugOptions,
+        name: &str,
+        pid: u32,
+        mut guest: D,
+        prepare: impl FnOnce(&mut D) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let request = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let closing = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let shared =
+            Arc::new(Channel { request, closing, requests: Mutex::default(), core: Mutex::new(None) });
+        let (name, theirs) = (name.to_owned(), Arc::clone(&shared));
+        let blocked = crate::sys::BlockedSignals::all_but_setxid();
+        let thread = thread::Builder::new().name("debug".to_owned()).spawn(move || {
+            let prepared = prepare(&mut guest);
+            Task { options, name, pid, guest: Box::new(guest), shared: theirs, dumped: false }.run(prepared);
+        })?;
+        drop(blocked);
+        Ok(Self { shared, thread: Some(thread), owner: std::process::id() })
+    }
+
     /// Has a core written of the running guest.
     pub fn dump_core(&self, directory: &Path) -> io::Result<PathBuf> {
         let (answer, result): (_, Receiver<_>) = channel();
@@ -132,7 +104,7 @@ impl Overseer {
     }
 }
 
-impl Drop for Overseer {
+impl Drop for DebugThread {
     /// The guest must have ended, or be about to.
     fn drop(&mut self) {
         self.join();
@@ -145,18 +117,18 @@ pub fn ended() -> io::Error {
 
 /// What the thread works with.
 pub(super) struct Task {
-    pub plan: Plan,
+    pub options: DebugOptions,
     pub name: String,
     pub pid: u32,
     pub guest: Box<dyn Debuggee>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<Channel>,
     /// Whether the core at the end has been written.
     pub dumped: bool,
 }
 
 impl Task {
     fn run(mut self, prepared: io::Result<()>) {
-        let result = prepared.and_then(|()| self.oversee());
+        let result = prepared.and_then(|()| self.serve());
         if let Err(error) = result {
             tracing::warn!(%error, "the guest can no longer be looked into");
             let _ = self.guest.let_go();
@@ -167,9 +139,9 @@ impl Task {
         requests.waiting.clear();
     }
 
-    fn oversee(&mut self) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         #[cfg(feature = "gdb")]
-        if let Some(listener) = self.plan.gdb.take() {
+        if let Some(listener) = self.options.gdb.take() {
             return gdb::serve(self, &listener);
         }
         loop {
@@ -203,7 +175,7 @@ impl Task {
         if let Some(Stop::Ending(end)) = stop
             && end.is_crash()
             && !self.dumped
-            && let Some(directory) = self.plan.cores.clone()
+            && let Some(directory) = self.options.cores.clone()
         {
             self.dumped = true;
             let signal = if let End::Signal(signal) = end { signal } else { SIGABRT };

@@ -1,48 +1,28 @@
 //! What a guest is started with.
 
 use crate::{
-    backend::{self, Prepared},
-    confine::Identity,
-    debug::overseer::Plan,
-    device::{self, BlockDevice, Console, DeviceSource, NetDevice},
+    backend::{Backend, Backends},
+    debug::DebugOptions,
+    device::{self, BlockDevice, Console, Consoles, DeviceSource, NetDevice},
     error::Error,
     guest::{Description, Guest},
-    image::ImageSource,
-    runtime::Runtime,
+    image::{ImageSource, OpenImage},
+    spec::{GuestSpec, Isolation, LaunchFailure, Supervision},
 };
 use nabla_core::{Abi, ByteSize, CommandLine, layout};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
-
-/// How closely a guest is watched.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Supervision {
-    /// Not closely: only the wait status is known, which tells a fault's signal but not its address, and that a
-    /// call was denied but not which.
-    None,
-    /// By ptrace, which tells all of it. Costs some 50 us from start to exit, and nothing in between.
-    #[default]
-    Full,
-}
-/// More walls around a guest's process. All off by default: the system call filter already denies every call that
-/// could get through them, and they cost milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Isolation {
-    /// Mount, network, IPC, UTS and cgroup namespaces of its own; without root also a user namespace.
-    pub namespaces: bool,
-    /// Another user and group. Takes root.
-    pub identity: Option<Identity>,
-    /// The directory of a cgroup (v1 or v2) that exists, for the guest alone.
-    pub cgroup: Option<PathBuf>,
-}
 
 /// A guest that is being configured. [`Runtime::guest`] makes one; [`Self::start`] starts it.
 #[derive(Debug)]
 #[must_use = "a guest does not run before start()"]
 pub struct GuestBuilder {
-    runtime: Runtime,
+    backends: Arc<Backends>,
+    consoles: Arc<Consoles>,
     image: ImageSource,
     abi: Option<Abi>,
     memory: ByteSize,
@@ -56,20 +36,14 @@ pub struct GuestBuilder {
     dumpable: bool,
     isolation: Isolation,
     launch_failure: LaunchFailure,
-    inside: Plan,
-}
-
-/// How a launcher that has taken the place of the program tells that it failed.
-#[derive(Debug, Clone)]
-pub(crate) struct LaunchFailure {
-    pub prefix: Option<String>,
-    pub status: u8,
+    debug: DebugOptions,
 }
 
 impl GuestBuilder {
-    pub(crate) fn new(runtime: Runtime, image: ImageSource) -> Self {
+    pub(crate) fn new(backends: Arc<Backends>, consoles: Arc<Consoles>, image: ImageSource) -> Self {
         Self {
-            runtime,
+            backends,
+            consoles,
             image,
             abi: None,
             memory: DEFAULT_MEMORY,
@@ -83,7 +57,7 @@ impl GuestBuilder {
             dumpable: false,
             isolation: Isolation::default(),
             launch_failure: LaunchFailure { prefix: None, status: 125 },
-            inside: Plan::default(),
+            debug: DebugOptions::default(),
         }
     }
 
@@ -185,7 +159,7 @@ impl GuestBuilder {
     /// The file is called `core.NAME.PID`, after the guest's [name](Self::name), and belongs to this program's user alone.
     /// It contains everything that the guest has in memory. The guest's process is open to debuggers of its user then.
     pub fn core_dumps(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.inside.cores = Some(directory.into());
+        self.debug.cores = Some(directory.into());
         self
     }
 
@@ -195,7 +169,7 @@ impl GuestBuilder {
     /// that is not debugged. [`Guest::pause`] should not be used meanwhile.
     #[cfg(feature = "gdb")]
     pub fn gdb(mut self, listener: crate::GdbListener) -> Self {
-        self.inside.gdb = Some(listener);
+        self.debug.gdb = Some(listener);
         self
     }
 
@@ -221,8 +195,7 @@ impl GuestBuilder {
     ///
     /// Whatever is wrong with image, devices, settings or host, as one clear sentence. Nothing is left behind.
     pub fn start(self) -> Result<Guest, Error> {
-        let runtime = self.runtime.clone();
-        launch(&runtime, self.prepare()?)
+        self.launch(false)
     }
 
     /// Replaces the calling process with the guest: the same process id, the same standard output, and nothing
@@ -239,21 +212,36 @@ impl GuestBuilder {
     /// is to print the error and exit. What fails later, in the launcher, is printed to standard error by the
     /// launcher; see [`Self::launch_failure`].
     pub fn exec(self) -> Result<Guest, Error> {
-        let runtime = self.runtime.clone();
-        let mut prepared = self.prepare()?;
-        prepared.guest.alone = true;
-        if !backend::can_exec(&prepared.guest) || !prepared.guest.inside.is_empty() {
-            return launch(&runtime, prepared);
-        }
-        let console = prepared.console.open().map_err(|source| Error::Console { source })?;
-        Err(backend::exec(&runtime, &prepared.guest, &console.descriptor))
+        self.launch(true)
+    }
+
+    fn launch(self, exec: bool) -> Result<Guest, Error> {
+        let (backends, consoles) = (Arc::clone(&self.backends), Arc::clone(&self.consoles));
+        let (mut spec, console) = self.prepare()?;
+        let abi = spec.image.image().abi();
+        let backend = find_backend(&backends, &spec.image)?;
+        let console = console.open().map_err(|source| Error::Console { source })?;
+        let drained = console
+            .writer
+            .map(|(reader, writer)| consoles.feed(reader, writer))
+            .transpose()
+            .map_err(|source| Error::Console { source })?;
+        let devices = spec.devices.iter().map(|device| device.info.clone()).collect();
+        let description = Description { name: spec.name.clone(), abi, devices };
+        spec.dedicated = exec;
+        let running = if exec {
+            backend.exec(spec, console.descriptor)
+        } else {
+            backend.start(spec, console.descriptor)
+        }?;
+        Ok(Guest::new(running, console.reader, drained, description))
     }
 
     /// Opens and checks everything.
-    fn prepare(self) -> Result<PreparedWithConsole, Error> {
+    fn prepare(self) -> Result<(GuestSpec, Console), Error> {
         let open = self.image.open(self.abi)?;
         let (image, path) = (open.image(), open.path());
-        backend::check_abi(image.abi(), path)?;
+        find_backend(&self.backends, &open)?;
         if !self.exec_heap
             && let Some(segment) =
                 image.segments().iter().find(|s| s.permissions.is_writable_and_executable())
@@ -265,52 +253,41 @@ impl GuestBuilder {
         let command_line = CommandLine::from_args(&self.args)?;
         let devices = device::attach(image.manifest(), self.devices)?;
         let name = self.name.unwrap_or_else(|| process_name(path));
-        if let Some(directory) = &self.inside.cores {
+        let mut debug = self.debug;
+        if let Some(directory) = &debug.cores {
             crate::debug::core::check(directory)
                 .map_err(|source| Error::CoreDirectory { path: directory.clone(), source })?;
         }
-        let mut inside = self.inside;
-        if !inside.is_empty() {
-            inside.devices = devices.iter().map(|device| device.info.to_string()).collect();
+        if !debug.is_empty() {
+            debug.devices = devices.iter().map(|device| device.info.to_string()).collect();
         }
-        Ok(PreparedWithConsole {
-            console: self.console,
-            guest: Prepared {
-                image: open,
-                command_line,
-                memory: self.memory,
-                devices,
-                name,
-                supervision: self.supervision,
-                exec_heap: self.exec_heap,
-                huge_pages: self.huge_pages,
-                dumpable: self.dumpable,
-                isolation: self.isolation,
-                alone: false,
-                launch_failure: self.launch_failure,
-                inside,
-            },
-        })
+        let spec = GuestSpec {
+            image: open,
+            command_line,
+            memory: self.memory,
+            devices,
+            name,
+            supervision: self.supervision,
+            exec_heap: self.exec_heap,
+            huge_pages: self.huge_pages,
+            dumpable: self.dumpable,
+            isolation: self.isolation,
+            launch_failure: self.launch_failure,
+            dedicated: false,
+            debug,
+        };
+        Ok((spec, self.console))
     }
 }
 
-struct PreparedWithConsole {
-    console: Console,
-    guest: Prepared,
-}
-
-fn launch(runtime: &Runtime, prepared: PreparedWithConsole) -> Result<Guest, Error> {
-    let console = prepared.console.open().map_err(|source| Error::Console { source })?;
-    let drained = console
-        .writer
-        .map(|(reader, writer)| runtime.feed(reader, writer))
-        .transpose()
-        .map_err(|source| Error::Console { source })?;
-    let name = prepared.guest.name.clone();
-    let abi = prepared.guest.image.image().abi();
-    let devices = prepared.guest.devices.iter().map(|device| device.info.clone()).collect();
-    let running = backend::start(runtime, prepared.guest, console.descriptor)?;
-    Ok(Guest::new(running, console.reader, drained, Description { name, abi, devices }))
+/// The backend for the image's ABI.
+fn find_backend<'a>(backends: &'a Backends, image: &OpenImage) -> Result<&'a dyn Backend, Error> {
+    let abi = image.image().abi();
+    backends.get(abi).ok_or_else(|| Error::UnsupportedAbi {
+        path: image.path().to_owned(),
+        abi,
+        supported: backends.abis(),
+    })
 }
 
 fn process_name(path: &Path) -> String {

@@ -1,0 +1,32 @@
+//! What is wanted of a guest besides that it runs.
+
+#[cfg(feature = "gdb")]
+use super::gdb;
+use std::path::PathBuf;
+
+/// What is wanted of a guest besides that it runs: debugging, core dumps.
+#[derive(Debug, Default)]
+pub struct DebugOptions {
+    /// Where a core is to be written to when it ends by a crash.
+    pub cores: Option<PathBuf>,
+    /// Where debuggers connect to.
+    #[cfg(feature = "gdb")]
+    pub gdb: Option<gdb::GdbListener>,
+    /// A line about each device.
+    pub devices: Vec<String>,
+}
+
+impl DebugOptions {
+    /// Whether nobody wants to look.
+    pub fn is_empty(&self) -> bool {
+        self.cores.is_none() && !self.stops_at_entry()
+    }
+
+    /// Whether the guest waits at its first instruction.
+    pub fn stops_at_entry(&self) -> bool {
+        #[cfg(feature = "gdb")]
+        return self.gdb.is_some();
+        #[cfg(not(feature = "gdb"))]
+        return false;
+    }
+}
