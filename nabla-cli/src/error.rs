@@ -18,7 +18,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
     let hint = monitor.and_then(|error| hint(error).or_else(|| error.advice()));
     let hint = hint.or_else(|| network.and_then(network_hint));
     let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
-    output::complain(&format!("nabla: {}{hint}", output::one_line(&fold(error))));
+    output::complain(&format!("nabla: {}{hint}", output::one_line(&format!("{error:#}"))));
     match monitor.map(Error::kind) {
         Some(ErrorKind::NotFound) => NOT_FOUND,
         Some(ErrorKind::NotRunnable) => NOT_RUNNABLE,
@@ -26,17 +26,10 @@ pub fn report(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// The error and what caused it, without what was said already: messages of the libraries include their causes.
-fn fold(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
+/// An error with everything that caused it.
+pub fn sentence(error: &(impl std::error::Error + ?Sized)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Which option helps.
@@ -90,13 +83,6 @@ fn network_hint(error: &nabla_net::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::anyhow;
-
-    #[test]
-    fn causes_are_told_once() {
-        let error = anyhow!("no such file").context("cannot open 'x': no such file").context("cannot start");
-        assert_eq!(fold(&error), "cannot start: cannot open 'x': no such file");
-    }
 
     #[test]
     fn hints_name_the_option() {

@@ -220,12 +220,13 @@ impl GuestBuilder {
         let (mut spec, console) = self.prepare()?;
         let abi = spec.image.image().abi();
         let backend = find_backend(&backends, &spec.image)?;
-        let console = console.open().map_err(|source| Error::Console { source })?;
+        let path = console.path().map(Path::to_owned);
+        let console = console.open().map_err(|source| Error::Console { path, source })?;
         let drained = console
             .writer
             .map(|(reader, writer)| consoles.feed(reader, writer))
             .transpose()
-            .map_err(|source| Error::Console { source })?;
+            .map_err(|source| Error::Console { path: None, source })?;
         let devices = spec.devices.iter().map(|device| device.info.clone()).collect();
         let description = Description { name: spec.name.clone(), abi, devices };
         spec.dedicated = exec;

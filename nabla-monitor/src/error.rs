@@ -9,12 +9,13 @@ use nabla_core::{Abi, CommandLineError, ImageError, layout::MemoryError};
 use std::{io, path::PathBuf};
 use thiserror::Error;
 
-/// Why a guest could not be started or watched. Every message is one sentence that says on what and why.
+/// Why a guest could not be started or watched. A message says what failed on what; [`source`](std::error::Error::source)
+/// says why, and [`advice`](Error::advice) what to do about it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The image cannot be opened or read.
-    #[error("image '{}' cannot be opened: {source}", path.display())]
+    #[error("image '{}' cannot be opened", path.display())]
     OpenImage {
         /// Its path.
         path: PathBuf,
@@ -28,7 +29,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The image is not one that can be run.
-    #[error("image '{}' cannot be run: {source}", path.display())]
+    #[error("image '{}' cannot be run", path.display())]
     Image {
         /// Its path.
         path: PathBuf,
@@ -59,7 +60,7 @@ pub enum Error {
         index: u16,
     },
     /// The memory size does not suit the image.
-    #[error("image '{}': {source}", path.display())]
+    #[error("image '{}' cannot be run with this memory", path.display())]
     Memory {
         /// Its path.
         path: PathBuf,
@@ -73,13 +74,15 @@ pub enum Error {
     #[error(transparent)]
     CommandLine(#[from] CommandLineError),
     /// The console.
-    #[error("the console cannot be set up: {source}")]
+    #[error("{}", match path { Some(path) => format!("console file '{}' cannot be opened", path.display()), None => "the console cannot be set up".to_owned() })]
     Console {
+        /// The file that it was to be.
+        path: Option<PathBuf>,
         /// The system's reason.
         source: io::Error,
     },
     /// No core dump could be written there.
-    #[error("core dumps cannot be written to '{}': {source}", path.display())]
+    #[error("core dumps cannot be written to '{}'", path.display())]
     CoreDirectory {
         /// The directory.
         path: PathBuf,
@@ -87,7 +90,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The cgroup.
-    #[error("cgroup '{}' cannot be used: {source}", path.display())]
+    #[error("cgroup '{}' cannot be used", path.display())]
     Cgroup {
         /// Its path.
         path: PathBuf,
@@ -129,7 +132,7 @@ pub enum Error {
     #[error("how the guest ended is not known: its supervisor has been killed, and the guest with it")]
     StatusLost,
     /// An operation on a running guest failed.
-    #[error("cannot {operation}: {source}")]
+    #[error("cannot {operation}")]
     Operation {
         /// What was being done.
         operation: &'static str,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{build_hvt, open_descriptors, run};
+use common::{build_hvt, message, open_descriptors, run};
 use nabla_monitor::{ByteSize, Console, Error, ExitStatus, Guest, Isolation, Runtime};
 use nabla_testkit::need;
 use rustix::event::epoll;
@@ -296,7 +296,7 @@ fn guest_outlives_the_thread_that_started_it_and_dies_with_its_handle() {
     let guest = thread::spawn(move || start_ready(&runtime, "sleeper")).join().unwrap();
     assert_eq!(guest.try_wait().unwrap(), None);
     assert_eq!(guest.pid(), std::process::id());
-    let error = guest.detach().unwrap_err().to_string();
+    let error = message(&guest.detach().unwrap_err());
     assert!(error.contains("cannot outlive the program"), "{error}");
 }
 
@@ -348,7 +348,7 @@ fn wrong_memory_and_settings_are_refused() {
         (ByteSize::mib(4098), "is more than"),
         (ByteSize::bytes(0), "too little"),
     ] {
-        let error = error(build_hvt(&runtime, "exit").memory(size)).to_string();
+        let error = message(&error(build_hvt(&runtime, "exit").memory(size)));
         assert!(error.contains(text), "{error}");
     }
     let mut isolation = Isolation::default();

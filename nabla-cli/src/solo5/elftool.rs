@@ -1,7 +1,10 @@
 //! `solo5-elftool`: makes the C source of a manifest, and tells manifest and ABI of an image.
 
 use super::{VERSION, manifest_source, notes::Notes, strerror, warn};
-use crate::output::{self, PendingFile};
+use crate::{
+    error::sentence,
+    output::{self, PendingFile},
+};
 use nabla_core::{Manifest, target_name};
 use nabla_monitor::{Error, ImageFile};
 use std::{
@@ -117,7 +120,7 @@ pub fn open_message(path: &Path, error: &Error) -> String {
             format!("{}: Could not open: {}", path.display(), strerror(source))
         }
         Error::ImageNotAFile { .. } => format!("{}: invalid executable: not a regular file", path.display()),
-        other => format!("{}: {other}", path.display()),
+        other => format!("{}: {}", path.display(), sentence(other)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `solo5-spt` and `solo5-hvt`: run a guest as Solo5's tenders of these names do.
 
 use super::{VERSION, elftool::open_message, notes::Notes, strerror, tender_options::Options, warn};
-use crate::output;
+use crate::{error::sentence, output};
 use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, ManifestError, abi};
 use nabla_monitor::{BlockDevice, DeviceError, Error, ExitStatus, Fault, GdbListener, ImageFile, Runtime};
 use std::{
@@ -163,13 +163,13 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     }
     let guest = guest.exec().map_err(|error| explain(&error, path, &interfaces))?;
     if !options.gdb && options.core_directory.is_none() {
-        guest.confine_program().map_err(|error| Stop::Failed(error.to_string()))?;
+        guest.confine_program().map_err(|error| failed(&error))?;
     }
-    let status = guest.wait().map_err(|error| Stop::Failed(error.to_string()))?;
+    let status = guest.wait().map_err(|error| failed(&error))?;
     match guest.core() {
         Ok(None) => {}
         Ok(Some(core)) => warn(name, &format!("core dumped to {}", core.display())),
-        Err(error) => warn(name, &error.to_string()),
+        Err(error) => warn(name, &sentence(&error)),
     }
     // This program ends now, and takes along what is left of it.
     std::mem::forget(guest);
@@ -260,15 +260,19 @@ fn explain(error: &Error, path: &Path, interfaces: &[(String, String)]) -> Stop 
         Error::Device(DeviceError::Net(error)) => {
             let of = |(interface, _): &&(String, String)| error.name.as_ref() == Some(interface);
             let Some((interface, option)) = interfaces.iter().find(of) else {
-                return Stop::Failed(format!("Could not attach interface: {error}"));
+                return Stop::Failed(format!("Could not attach interface: {}", sentence(error)));
             };
             return Stop::Usage(vec![
                 format!("Could not attach interface: {interface}: {}", tap_reason(&error.kind)),
                 format!("Invalid option: `{option}'"),
             ]);
         }
-        other => other.to_string(),
+        other => sentence(other),
     })
+}
+
+fn failed(error: &Error) -> Stop {
+    Stop::Failed(sentence(error))
 }
 
 /// Why a tap cannot be attached: as the system says it, where Solo5's tender does.

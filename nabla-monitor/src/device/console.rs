@@ -12,7 +12,7 @@ use std::{
     io::{self, Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
 };
@@ -72,6 +72,14 @@ impl Console {
         Self(Kind::Writer(Box::new(writer)))
     }
 
+    /// The file that it is, if it is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Opens it.
     pub(crate) fn open(self) -> io::Result<OpenConsole> {
         let null =
@@ -83,7 +91,10 @@ impl Console {
                 Err(_) => (null()?, None, None),
             },
             Kind::Null => (null()?, None, None),
-            Kind::File(path) => (open_file(&path)?.into(), None, None),
+            Kind::File(path) => {
+                let file = fs::OpenOptions::new().append(true).create(true).open(path)?;
+                (file.into(), None, None)
+            }
             Kind::Descriptor(descriptor) => (descriptor, None, None),
             Kind::Pipe => {
                 let (reader, descriptor) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -97,12 +108,6 @@ impl Console {
         };
         Ok(OpenConsole { descriptor, reader, writer })
     }
-}
-
-fn open_file(path: &std::path::Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
-        io::Error::new(error.kind(), format!("console file '{}' cannot be opened: {error}", path.display()))
-    })
 }
 
 impl fmt::Debug for Console {
