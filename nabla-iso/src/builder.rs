@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     format::Timestamp,
     plan::{
-        Plan, Volume,
+        Label, Plan,
         layout::{Settings, plan},
     },
     progress::{Progress, Reporter},
@@ -13,8 +13,8 @@ use crate::{
         filter::{Excludes, Overrides},
         spool::Spool,
         tar::Layer,
-        tree::Tree,
-        walk::{Walk, implied},
+        tree::{Metadata, Tree},
+        walk::Walk,
     },
 };
 use std::{
@@ -291,14 +291,14 @@ impl ImageBuilder {
             threads,
             reporter: &reporter,
         };
-        let mut tree = Tree::new(implied(0o755, time));
+        let mut tree = Tree::new(Metadata::implied(0o755, time));
         let mut spool = None;
         for source in self.sources {
             add(source, &mut tree, &mut spool, &walk, time)?;
             tree.layer = tree.layer.checked_add(1).ok_or(Error::TooMany)?;
         }
         let settings = Settings {
-            volume: Volume { id: self.volume_id, time: overrides.time.map(|time| time.seconds) },
+            label: Label { id: self.volume_id, time: overrides.time.map(|time| time.seconds) },
             joliet: self.joliet,
             relocate: self.relocate,
             deduplicate: self.deduplicate,
@@ -327,7 +327,7 @@ fn add(
     };
     match source {
         Source::Directory(path, place) => {
-            let inode = add_directory(tree, &place, &implied(0o755, time), time)?;
+            let inode = add_directory(tree, &place, &Metadata::implied(0o755, time), time)?;
             walk.run(tree, &path, inode)
         }
         Source::Entry(path, entry) => entry.add(tree, spool, &path, time),

@@ -3,10 +3,12 @@
 use crate::{
     error::{Error, Warning, WarningKind},
     format::Timestamp,
+    host::{
+        beneath::open_beneath,
+        partial::{directory_of, free_name, remove_stale},
+    },
     progress::{Phase, Progress, Reporter},
     reader::{Kind, Node, ReadError, Source, Volume, WalkEntry},
-    source::blob::open_beneath,
-    write::output,
 };
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
@@ -20,7 +22,6 @@ use std::{
     ops::ControlFlow,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process,
 };
 
 /// Bytes that are copied at a time.
@@ -153,26 +154,15 @@ impl Partial {
             return Err(Error::io("unpack into", target, Errno::EXIST));
         }
         let name = target.file_name().ok_or_else(|| Error::io("unpack into", target, Errno::INVAL))?;
-        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
-        output::remove_leftovers(parent.unwrap_or(Path::new(".")), name);
-        for attempt in 0_u32.. {
-            let mut partial = output::prefix(name);
-            partial.extend_from_slice(format!("{}-{attempt}", process::id()).as_bytes());
-            partial.extend_from_slice(output::PARTIAL);
-            let path = target.with_file_name(OsStr::from_bytes(&partial));
-            match fs::mkdirat(CWD, &path, Mode::RWXU) {
-                Ok(()) => {
-                    let fd = fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                        .map_err(|error| Error::io("open", &path, error))?;
-                    // Nobody else has it open.
-                    let _ = fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
-                    return Ok(Self { path, fd, finished: false });
-                }
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(Error::io("make the directory", &path, error)),
-            }
-        }
-        Err(Error::io("make a directory for", target, Errno::EXIST))
+        let parent = directory_of(target);
+        remove_stale(parent, name);
+        let ((), path) = free_name(parent, name, |path| fs::mkdirat(CWD, path, Mode::RWXU))
+            .map_err(|error| Error::io("make a directory for", target, error))?;
+        let fd = fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| Error::io("open", &path, error))?;
+        // So that nobody takes it for a stale one. Nobody else has it open.
+        let _ = fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
+        Ok(Self { path, fd, finished: false })
     }
 
     fn finish(mut self, target: &Path) -> Result<(), Error> {

@@ -33,6 +33,8 @@ mod error;
 mod extract;
 pub mod format;
 #[cfg(feature = "std")]
+mod host;
+#[cfg(feature = "std")]
 mod plan;
 #[cfg(feature = "std")]
 mod progress;

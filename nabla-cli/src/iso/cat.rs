@@ -1,5 +1,6 @@
 //! `nabla iso cat`.
 
+use super::image;
 use anyhow::Context;
 use clap::Args;
 use std::{
@@ -31,7 +32,7 @@ pub struct CatArgs {
 
 /// Prints files one behind the other.
 pub fn main(args: &CatArgs) -> anyhow::Result<u8> {
-    let volume = super::open(&args.image)?;
+    let volume = image::open(&args.image)?;
     let mut stdout = io::stdout().lock();
     let mut buffer = vec![0; 256 << 10];
     for path in &args.paths {

@@ -1,6 +1,6 @@
 //! `nabla iso diff`.
 
-use super::list::kind;
+use super::image::{self, kind};
 use crate::output;
 use anyhow::Context;
 use clap::Args;
@@ -70,7 +70,7 @@ struct Report {
 
 /// Compares.
 pub fn main(args: &DiffArgs) -> anyhow::Result<u8> {
-    let volume = super::open(&args.image)?;
+    let volume = image::open(&args.image)?;
     let shown = || format!("cannot read '{}'", args.image.display());
     let mut nodes = BTreeMap::new();
     nodes.insert(PathBuf::new(), *volume.root());

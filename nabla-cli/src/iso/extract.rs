@@ -1,5 +1,6 @@
 //! `nabla iso extract`.
 
+use super::image;
 use crate::output;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -46,7 +47,7 @@ pub struct ExtractArgs {
 
 /// Unpacks an image.
 pub fn main(args: &ExtractArgs) -> anyhow::Result<u8> {
-    let volume = super::open(&args.image)?;
+    let volume = image::open(&args.image)?;
     let bar = ProgressBar::with_draw_target(
         None,
         if args.quiet || !io::stderr().is_terminal() {

@@ -1,5 +1,6 @@
 //! `nabla iso ls`.
 
+use super::image::{self, kind};
 use crate::output;
 use anyhow::Context;
 use clap::Args;
@@ -77,7 +78,7 @@ struct Listing {
 
 /// Lists.
 pub fn main(args: &ListArgs) -> anyhow::Result<u8> {
-    let volume = super::open(&args.image)?;
+    let volume = image::open(&args.image)?;
     let wanted = args.path.as_os_str().as_bytes();
     let shown = || format!("cannot list '{}' of '{}'", args.path.display(), args.image.display());
     let start = volume.lookup_link(wanted).with_context(shown)?;
@@ -179,18 +180,6 @@ impl<'a> Output<'a> {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(error).context("cannot write to standard output"),
         }
-    }
-}
-
-pub fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::File => "file",
-        Kind::Directory => "directory",
-        Kind::Symlink => "symlink",
-        Kind::CharacterDevice => "character-device",
-        Kind::BlockDevice => "block-device",
-        Kind::Fifo => "fifo",
-        Kind::Socket => "socket",
     }
 }
 

@@ -4,13 +4,11 @@ mod build;
 mod cat;
 mod diff;
 mod extract;
+mod image;
 mod list;
 mod verify;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
-use nabla_iso::reader::{ImageFile, Volume};
-use std::path::Path;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,10 +56,4 @@ pub fn main(args: &IsoArgs) -> anyhow::Result<u8> {
         IsoCommand::Verify(args) => verify::main(args),
         IsoCommand::Diff(args) => diff::main(args),
     }
-}
-
-/// Opens an image.
-fn open(path: &Path) -> anyhow::Result<Volume<ImageFile>> {
-    let file = ImageFile::open(path).with_context(|| format!("cannot open '{}'", path.display()))?;
-    Volume::open(file).with_context(|| format!("cannot read '{}'", path.display()))
 }

@@ -1,5 +1,6 @@
 //! `nabla iso verify`.
 
+use super::image;
 use crate::output;
 use clap::Args;
 use nabla_iso::reader::Naming;
@@ -50,7 +51,7 @@ struct Problem {
 
 /// Checks an image.
 pub fn main(args: &VerifyArgs) -> anyhow::Result<u8> {
-    let volume = super::open(&args.image)?;
+    let volume = image::open(&args.image)?;
     let found = volume.verify();
     let names = match volume.naming() {
         Naming::RockRidge => "rock-ridge",

@@ -12,7 +12,6 @@ pub mod susp;
 pub mod time;
 pub mod volume;
 
-pub use directory_record::{DirectoryRecord, RecordFields};
 pub use time::Timestamp;
 
 /// Size of a logical sector, and of a logical block in the images that are written here (ECMA-119, 7.1.1, 7.2.1).

@@ -1,8 +1,8 @@
 //! Volume descriptors (ECMA-119, 8).
 
 use super::{
-    FormatError, RecordFields, SECTOR, Timestamp,
-    directory_record::{self, DirectoryRecord},
+    FormatError, SECTOR, Timestamp,
+    directory_record::{self, DirectoryRecord, RecordFields},
     int::{be32, both16, both32, le32, to_both16, to_both32},
     time,
 };

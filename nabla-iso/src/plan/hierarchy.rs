@@ -4,7 +4,10 @@ use super::names::{Candidate, Scheme, assign};
 use crate::{
     error::Error,
     format::{MAX_LEVELS, path_table},
-    source::tree::{Content, NONE, ROOT, Text, Tree},
+    source::{
+        text::Text,
+        tree::{Content, NONE, ROOT, Tree},
+    },
 };
 use std::{collections::HashMap, os::unix::ffi::OsStrExt, path::Path};
 
@@ -137,7 +140,7 @@ impl Hierarchy {
 
     /// An identifier.
     pub fn identifier(&self, text: Text) -> &[u8] {
-        &self.heap[text.start as usize..][..usize::from(text.length)]
+        text.of(&self.heap)
     }
 
     /// Adds the children of the directory at `at`, and the directories among them to the end.

@@ -1,7 +1,7 @@
 //! Gives everything its place in the image.
 
 use super::{
-    Plan, Volume,
+    Label, Plan,
     dedup::deduplicate,
     hierarchy::{ChildKind, Hierarchy, PATH_TABLE_MAX},
     names::Scheme,
@@ -28,7 +28,7 @@ pub const ALIGNMENT: u64 = 4096;
 /// What else goes into the layout.
 #[derive(Debug)]
 pub struct Settings {
-    pub volume: Volume,
+    pub label: Label,
     pub joliet: bool,
     pub relocate: bool,
     pub deduplicate: bool,
@@ -75,7 +75,7 @@ pub fn plan(mut tree: Tree, settings: Settings, reporter: Reporter) -> Result<Pl
     }
     warnings.sort_by(|a, b| a.path.cmp(&b.path));
     let bytes = files.iter().map(|&blob| tree.blobs[blob as usize].size).sum();
-    let volume = Volume { time: settings.volume.time.or_else(|| newest(&tree, &primary)), ..settings.volume };
+    let label = Label { time: settings.label.time.or_else(|| newest(&tree, &primary)), ..settings.label };
     Ok(Plan {
         tree,
         primary,
@@ -85,7 +85,7 @@ pub fn plan(mut tree: Tree, settings: Settings, reporter: Reporter) -> Result<Pl
         metadata_blocks,
         blocks,
         bytes,
-        volume,
+        label,
         warnings,
         cache: Cache::default(),
         threads: settings.threads,

@@ -18,9 +18,9 @@ use crate::{
 use hierarchy::Hierarchy;
 use records::{Numbers, Records};
 
-/// What is said about the volume.
+/// Name and date of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Volume {
+pub(crate) struct Label {
     /// Its name.
     pub id: String,
     /// When it was made.
@@ -45,7 +45,7 @@ pub struct Plan {
     pub(crate) blocks: u32,
     /// Bytes of files.
     pub(crate) bytes: u64,
-    pub(crate) volume: Volume,
+    pub(crate) label: Label,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) cache: read::Cache,
     pub(crate) threads: usize,
@@ -96,7 +96,7 @@ impl Plan {
     /// The volume's name.
     #[must_use]
     pub fn volume_id(&self) -> &str {
-        &self.volume.id
+        &self.label.id
     }
 
     /// The hierarchies, in the order of their directories in the image.

@@ -4,9 +4,13 @@ use super::{Plan, render::Part, system_use::SystemUse};
 use crate::{
     error::Error,
     format::SECTOR_SIZE,
+    reader::Source,
     source::open::{Opened, Opener},
 };
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 /// What the last reads have needed and the next ones may need again.
 #[derive(Debug, Default)]
@@ -85,5 +89,21 @@ impl Plan {
             opener.check(blob, &opened)?;
         }
         Ok(())
+    }
+}
+
+/// An image that was not written.
+impl Source for Plan {
+    type Error = io::Error;
+
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match Self::read_at(self, offset, buffer).map_err(io::Error::other)? {
+            length if length == buffer.len() => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 }

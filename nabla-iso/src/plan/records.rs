@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     format::{
-        RecordFields, SECTOR, SECTOR_SIZE, Timestamp, directory_record as record,
+        SECTOR, SECTOR_SIZE, Timestamp,
+        directory_record::{self as record, RecordFields},
         rock_ridge::{self as rr, Attributes},
         susp,
     },

@@ -84,7 +84,7 @@ impl Plan {
     fn descriptor(&self, hierarchy: &Hierarchy) -> VolumeDescriptor {
         let joliet = hierarchy.scheme == Scheme::Joliet;
         let mut volume_id = [b' '; 32];
-        let name = self.volume.id.as_bytes();
+        let name = self.label.id.as_bytes();
         if joliet {
             let units = name.iter().copied().chain(core::iter::repeat(b' '));
             for (place, unit) in volume_id.chunks_exact_mut(2).zip(units) {
@@ -102,7 +102,7 @@ impl Plan {
             path_table_be: hierarchy.path_tables[1],
             root_extent: root.extent,
             root_length: u32::try_from(u64::from(root.blocks) * SECTOR_SIZE).unwrap_or(u32::MAX),
-            time: self.volume.time.map(Timestamp::from_seconds),
+            time: self.label.time.map(Timestamp::from_seconds),
             joliet,
         }
     }

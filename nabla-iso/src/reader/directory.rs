@@ -1,8 +1,10 @@
 //! The entries of directories.
 
 use super::{
-    Kind, Node, ReadError, Source, Volume, broken,
+    error::{ReadError, broken},
+    node::{Kind, Node},
     record::{Found, Link, Text},
+    volume::{Source, Volume},
 };
 use crate::format::{
     FormatError, NAME_MAX, SECTOR, SECTOR_SIZE, SYMLINK_MAX,

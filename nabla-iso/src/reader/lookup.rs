@@ -1,6 +1,11 @@
 //! Finding files by path.
 
-use super::{Kind, Node, ReadError, Source, Volume, record::Text};
+use super::{
+    error::ReadError,
+    node::{Kind, Node},
+    record::Text,
+    volume::{Source, Volume},
+};
 use crate::format::SYMLINK_MAX;
 
 /// How many symbolic links are followed; Linux follows as many.

@@ -1,6 +1,10 @@
 //! What a directory's record says, with its continuation areas.
 
-use super::{Kind, Naming, Node, ReadError, Source, Volume, broken};
+use super::{
+    error::{ReadError, broken},
+    node::{Kind, Node},
+    volume::{Naming, Source, Volume},
+};
 use crate::format::{
     FormatError, NAME_MAX, SECTOR, SECTOR_SIZE, SYMLINK_MAX,
     directory_record::DirectoryRecord,

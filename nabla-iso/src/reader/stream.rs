@@ -1,7 +1,10 @@
 //! Images in files, and files as streams.
 
-use super::{Node, ReadError, Source, Volume};
-use crate::plan::Plan;
+use super::{
+    error::ReadError,
+    node::Node,
+    volume::{Source, Volume},
+};
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
@@ -76,22 +79,6 @@ impl Source for &[u8] {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         <[u8] as Source>::read_at(self, offset, buffer)
-    }
-}
-
-/// An image that was not written.
-impl Source for Plan {
-    type Error = io::Error;
-
-    fn size(&self) -> u64 {
-        Self::size(self)
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        match Self::read_at(self, offset, buffer).map_err(io::Error::other)? {
-            length if length == buffer.len() => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
     }
 }
 

@@ -1,6 +1,11 @@
 //! Walking a whole tree.
 
-use super::{Node, ReadDir, ReadError, Source, Volume, broken};
+use super::{
+    directory::ReadDir,
+    error::{ReadError, broken},
+    node::Node,
+    volume::{Source, Volume},
+};
 use crate::format::{FormatError, SECTOR_SIZE};
 use std::{collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 

@@ -1,11 +1,10 @@
 //! Where the bytes of files come from.
 
-use super::tree::Text;
-use crate::{error::Error, format::Timestamp};
+use super::text::Text;
+use crate::{error::Error, format::Timestamp, host::beneath::open_beneath};
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{self, Mode, OFlags, ResolveFlags},
-    io::Errno,
+    fs,
 };
 use std::{ffi::OsStr, fs::File, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
 
@@ -100,7 +99,7 @@ impl Sources {
             if !path.is_empty() {
                 path.push(b'/');
             }
-            path.extend_from_slice(&names[name.start as usize..][..usize::from(name.length)]);
+            path.extend_from_slice(name.of(names));
         }
         (&self.roots[root as usize], path)
     }
@@ -117,47 +116,11 @@ impl Sources {
         match source {
             BlobSource::Walked { directory, name, .. } => {
                 let (root, path) = self.locate(names, *directory);
-                let name = &names[name.start as usize..][..usize::from(name.length)];
-                root.path.join(OsStr::from_bytes(&path)).join(OsStr::from_bytes(name))
+                root.path.join(OsStr::from_bytes(&path)).join(OsStr::from_bytes(name.of(names)))
             }
             BlobSource::Path { path, .. } => self.paths[*path as usize].clone(),
             BlobSource::Part { file, .. } => self.files[*file as usize].0.clone(),
             BlobSource::Bytes(_) | BlobSource::Same(_) => PathBuf::from("memory"),
         }
-    }
-}
-
-/// Flags for opening directories.
-pub const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-/// Opens the directory at a relative path below another one. No symbolic link is followed, whatever happens in the
-/// tree meanwhile.
-pub fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    /// Below `PATH_MAX`, with room for a name.
-    const STEP: usize = 3800;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let open = |at: rustix::fd::BorrowedFd<'_>, path: &[u8]| {
-        let path = if path.is_empty() { b"." } else { path };
-        loop {
-            match fs::openat2(at, OsStr::from_bytes(path), DIRECTORY, Mode::empty(), resolve) {
-                // The kernel asks to try again when the tree is being renamed.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                result => break result,
-            }
-        }
-    };
-    let mut rest = path;
-    let mut at: Option<OwnedFd> = None;
-    while rest.len() > STEP {
-        let end = rest[..STEP].iter().rposition(|&byte| byte == b'/').ok_or(Errno::NAMETOOLONG)?;
-        at = Some(match &at {
-            None => open(root.as_fd(), &rest[..end])?,
-            Some(at) => open(at.as_fd(), &rest[..end])?,
-        });
-        rest = &rest[end + 1..];
-    }
-    match &at {
-        None => open(root.as_fd(), rest),
-        Some(at) => open(at.as_fd(), rest),
     }
 }

@@ -219,7 +219,7 @@ impl Entry {
 
 /// The directory and the name of a path in the image.
 fn place<'a>(tree: &mut Tree, path: &'a Path, time: Timestamp) -> Result<Option<(u32, &'a [u8])>, Error> {
-    path::place(tree, path.as_os_str().as_bytes(), &super::walk::implied(0o755, time))
+    path::place(tree, path.as_os_str().as_bytes(), &Metadata::implied(0o755, time))
 }
 
 /// Makes a directory, or changes the one that is there, and returns its inode.

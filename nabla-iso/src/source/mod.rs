@@ -8,5 +8,6 @@ pub(crate) mod path;
 pub(crate) mod sparse;
 pub(crate) mod spool;
 pub(crate) mod tar;
+pub(crate) mod text;
 pub(crate) mod tree;
 pub(crate) mod walk;

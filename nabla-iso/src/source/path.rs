@@ -84,9 +84,9 @@ pub fn place<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{format::Timestamp, format::rock_ridge as rr, source::walk::implied};
+    use crate::{format::Timestamp, format::rock_ridge as rr};
 
-    const IMPLIED: Metadata = implied(0o755, Timestamp { seconds: 0, nanoseconds: 0 });
+    const IMPLIED: Metadata = Metadata::implied(0o755, Timestamp { seconds: 0, nanoseconds: 0 });
 
     fn link(tree: &mut Tree, name: &[u8], target: &[u8]) {
         let target = tree.intern(target).unwrap();

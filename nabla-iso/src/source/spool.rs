@@ -150,12 +150,11 @@ fn unnamed(directory: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::Timestamp;
-    use crate::source::walk::implied;
+    use crate::{format::Timestamp, source::tree::Metadata};
 
     #[test]
     fn streams_come_back_with_holes_for_zeros() {
-        let mut tree = Tree::new(implied(0o755, Timestamp::default()));
+        let mut tree = Tree::new(Metadata::implied(0o755, Timestamp::default()));
         let mut spool = None;
         let spool = Spool::of(&mut spool, &mut tree).unwrap();
         let mut contents = vec![0; 100_000];

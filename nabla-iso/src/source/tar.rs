@@ -7,7 +7,6 @@ use super::{
     sparse::pax_sparse,
     spool::Spool,
     tree::{Content, Metadata, ROOT, Tree},
-    walk::implied,
 };
 use crate::{
     error::{Error, Warning, WarningKind},
@@ -124,7 +123,7 @@ impl Layer<'_> {
             bytes.clone_from(name);
         }
         let names = path::names(&bytes)?;
-        let implied = implied(0o755, self.time);
+        let implied = Metadata::implied(0o755, self.time);
         let Some((&name, parents)) = names.split_last() else {
             if kind.is_dir() {
                 self.overrides.apply(rr::S_IFDIR, &mut metadata);
@@ -222,7 +221,7 @@ impl Layer<'_> {
         name: &[u8],
     ) -> Result<(), Error> {
         let missing = || self.broken(bytes, "it is a link to a file that is not there");
-        let implied = implied(0o755, self.time);
+        let implied = Metadata::implied(0o755, self.time);
         let names = path::names(target)?;
         if self.left_out(&names) {
             return Err(self.broken(bytes, "it is a link to a file that is left out"));

@@ -1,7 +1,10 @@
 //! The tree that an image will hold, compactly: tables of entries, inodes and contents that refer to each other by
 //! number, and one heap of names.
 
-use super::blob::{Blob, Sources};
+use super::{
+    blob::{Blob, Sources},
+    text::Text,
+};
 use crate::{
     error::{Error, Warning},
     format::{NAME_MAX, Timestamp, rock_ridge as rr},
@@ -18,13 +21,6 @@ use std::{
 pub const NONE: u32 = u32::MAX;
 /// The root directory's inode.
 pub const ROOT: u32 = 0;
-
-/// A piece of [`Tree::names`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Text {
-    pub start: u32,
-    pub length: u16,
-}
 
 /// A name in a directory.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +74,13 @@ pub struct Metadata {
     pub time: Timestamp,
 }
 
+impl Metadata {
+    /// Those of what nobody has described: root's.
+    pub const fn implied(mode: u32, time: Timestamp) -> Self {
+        Self { mode, uid: 0, gid: 0, time }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Tree {
@@ -119,7 +122,7 @@ impl Tree {
     }
 
     pub fn text(&self, text: Text) -> &[u8] {
-        &self.names[text.start as usize..][..usize::from(text.length)]
+        text.of(&self.names)
     }
 
     /// Keeps a name or the target of a link.

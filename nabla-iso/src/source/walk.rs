@@ -2,13 +2,14 @@
 //! up twice.
 
 use super::{
-    blob::{Blob, BlobSource, DIRECTORY, Directory, Identity, Root, open_beneath},
+    blob::{Blob, BlobSource, Directory, Identity, Root},
     filter::{Excludes, Overrides},
     tree::{Content, Metadata, Tree},
 };
 use crate::{
     error::{Error, Warning, WarningKind},
-    format::{Timestamp, rock_ridge as rr},
+    format::rock_ridge as rr,
+    host::beneath::{DIRECTORY, open_beneath},
     progress::{Phase, Progress, Reporter},
 };
 use rustix::{
@@ -313,9 +314,4 @@ fn join(root: &Path, path: &[u8]) -> PathBuf {
 
 fn lock<'a, 't>(shared: &'a Mutex<Shared<'t>>) -> MutexGuard<'a, Shared<'t>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The time and owner of what nobody described.
-pub const fn implied(mode: u32, time: Timestamp) -> Metadata {
-    Metadata { mode, uid: 0, gid: 0, time }
 }

@@ -1,26 +1,19 @@
 //! A file that appears under its name when it is complete.
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    host::partial::{directory_of, free_name, remove_stale},
+};
 use rustix::{
-    fd::{AsFd, OwnedFd},
-    fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags},
+    fd::AsFd,
+    fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags},
     io::Errno,
 };
 use std::{
-    ffi::{OsStr, OsString},
     fs::File,
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::FileTypeExt,
-    },
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
-    process,
 };
-
-/// How the names of files end that are not complete.
-pub const PARTIAL: &[u8] = b".partial";
-/// What an incomplete file's name has between that of the image and a number.
-const MARK: &[u8] = b".nabla-iso-";
 
 /// What an image is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +59,7 @@ impl Output {
         }
         let Some(name) = path.file_name() else { return Err(Error::io("write", &path, Errno::ISDIR)) };
         let directory = directory_of(&path);
-        remove_leftovers(directory, name);
+        remove_stale(directory, name);
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o666);
         let failed = |error: Errno| Error::io("make a file in", directory, error);
@@ -157,71 +150,10 @@ fn link(file: &File, path: &Path) -> Result<(), Errno> {
     fs::linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW)
 }
 
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    }
-}
-
-/// Calls `make` with names for an incomplete file until one is free.
-fn free_name<T>(
-    directory: &Path,
-    name: &OsStr,
-    make: impl Fn(&Path) -> Result<T, Errno>,
-) -> Result<(T, PathBuf), Errno> {
-    let mut attempt = 0_u32;
-    loop {
-        let mut temporary = prefix(name);
-        temporary.extend_from_slice(format!("{}-{attempt}", process::id()).as_bytes());
-        temporary.extend_from_slice(PARTIAL);
-        let temporary = directory.join(OsString::from_vec(temporary));
-        match make(&temporary) {
-            Err(Errno::EXIST) if attempt < u32::MAX => attempt += 1,
-            result => return result.map(|made| (made, temporary)),
-        }
-    }
-}
-
-/// How the name of something incomplete begins. A long name is cut, so that there is room for the rest.
-pub fn prefix(name: &OsStr) -> Vec<u8> {
-    let name = name.as_bytes();
-    let mut prefix = b".".to_vec();
-    prefix.extend_from_slice(&name[..name.len().min(200)]);
-    prefix.extend_from_slice(MARK);
-    prefix
-}
-
-/// Removes incomplete files and directories for this name that nobody writes any more.
-pub fn remove_leftovers(directory: &Path, name: &OsStr) {
-    let prefix = prefix(name);
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if !name.as_bytes().starts_with(&prefix) || !name.as_bytes().ends_with(PARTIAL) {
-            continue;
-        }
-        let path = directory.join(&name);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        if let Ok(file) = fs::open(&path, flags, Mode::empty())
-            && fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
-            let _ = match file_type(&file) {
-                FileType::Directory => std::fs::remove_dir_all(&path),
-                _ => std::fs::remove_file(&path),
-            };
-        }
-    }
-}
-
-fn file_type(file: &OwnedFd) -> FileType {
-    fs::fstat(file).map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::{ffi::OsString, io::Write};
 
     fn names(directory: &Path) -> Vec<OsString> {
         let mut names: Vec<_> =

@@ -1,0 +1,52 @@
+//! What can go wrong when an image is read.
+
+use crate::format::FormatError;
+use core::fmt;
+
+/// Why something of an image cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadError<E> {
+    /// The source could not be read.
+    Source(E),
+    /// The image is broken.
+    Broken {
+        /// The sector, of 2048 bytes, that says what cannot be.
+        sector: u32,
+        /// What is wrong.
+        error: FormatError,
+    },
+    /// There is no file of this name.
+    NotFound,
+    /// Something on the way is no directory, or was to be listed and is none.
+    NotADirectory,
+    /// A directory was to be read as a file.
+    IsADirectory,
+    /// There are no bytes to read: it is a device, a link or a pipe.
+    NotAFile,
+    /// There are more than 40 symbolic links on the way.
+    TooManyLinks,
+    /// With its symbolic links, a path is longer than 4095 bytes.
+    PathTooLong,
+}
+
+impl<E: fmt::Display> fmt::Display for ReadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(error) => error.fmt(f),
+            Self::Broken { sector, error } => write!(f, "the image is broken in sector {sector}: {error}"),
+            Self::NotFound => f.write_str("there is no such file"),
+            Self::NotADirectory => f.write_str("it is no directory"),
+            Self::IsADirectory => f.write_str("it is a directory"),
+            Self::NotAFile => f.write_str("it is no regular file"),
+            Self::TooManyLinks => f.write_str("there are more than 40 symbolic links on the way"),
+            Self::PathTooLong => f.write_str("the path is longer than 4095 bytes"),
+        }
+    }
+}
+
+impl<E: core::error::Error> core::error::Error for ReadError<E> {}
+
+pub(crate) const fn broken<E>(sector: u32, error: FormatError) -> ReadError<E> {
+    ReadError::Broken { sector, error }
+}

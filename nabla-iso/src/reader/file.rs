@@ -1,0 +1,90 @@
+//! The contents of files.
+
+use super::{
+    error::{ReadError, broken},
+    node::{Kind, Node},
+    volume::{Source, Volume},
+};
+use crate::format::{
+    FormatError, SECTOR, SECTOR_SIZE,
+    directory_record::{DirectoryRecord, FLAG_MULTI_EXTENT},
+};
+
+impl<S: Source> Volume<S> {
+    /// Reads bytes of a file at `offset`. Returns how many there were: fewer than asked for at its end only.
+    ///
+    /// # Errors
+    ///
+    /// It is no regular file, or cannot be read.
+    pub fn read_file(
+        &self,
+        node: &Node,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, ReadError<S::Error>> {
+        match node.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(ReadError::IsADirectory),
+            _ => return Err(ReadError::NotAFile),
+        }
+        let left = usize::try_from(node.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = left.min(buffer.len());
+        let buffer = &mut buffer[..length];
+        if length == 0 {
+            return Ok(0);
+        }
+        if node.sections == 1 {
+            self.read_extent(node.extent, offset, buffer)?;
+            return Ok(length);
+        }
+        let end = offset + length as u64;
+        let mut start = 0;
+        self.sections(node, |extent, bytes| {
+            let behind = start + u64::from(bytes);
+            let (from, to) = (start.max(offset), behind.min(end));
+            if from < to {
+                let range =
+                    usize::try_from(from - offset).unwrap_or(0)..usize::try_from(to - offset).unwrap_or(0);
+                self.read_extent(extent, from - start, &mut buffer[range])?;
+            }
+            start = behind;
+            Ok(start < end)
+        })?;
+        Ok(length)
+    }
+
+    /// Reads from an extent that was checked when the node was made.
+    fn read_extent(&self, extent: u32, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError<S::Error>> {
+        self.source.read_at(u64::from(extent) * SECTOR_SIZE + offset, buffer).map_err(ReadError::Source)
+    }
+
+    /// Calls `each` with the first block and the bytes of every section of a file, as long as it returns true.
+    pub(crate) fn sections(
+        &self,
+        node: &Node,
+        mut each: impl FnMut(u32, u32) -> Result<bool, ReadError<S::Error>>,
+    ) -> Result<(), ReadError<S::Error>> {
+        let (mut at, mut offset) = node.record;
+        let mut sector = [0; SECTOR];
+        self.read_sector(at, &mut sector)?;
+        loop {
+            let record =
+                DirectoryRecord::parse(&sector, offset as usize).map_err(|error| broken(at, error))?;
+            let Some(record) = record else {
+                at += 1;
+                if at >= node.record_end {
+                    return Err(broken(at - 1, FormatError::new("a file's last section is missing")));
+                }
+                offset = 0;
+                self.read_sector(at, &mut sector)?;
+                continue;
+            };
+            self.check_extent(record.fields.extent, record.fields.length.into(), at)?;
+            let more = record.fields.flags & FLAG_MULTI_EXTENT != 0;
+            if !each(record.fields.extent, record.fields.length)? || !more {
+                return Ok(());
+            }
+            offset += u32::try_from(record.length).unwrap_or(u32::MAX);
+        }
+    }
+}
