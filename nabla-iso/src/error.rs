@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Planning, writing or unpacking an image failed. The message includes the cause.
+/// Planning, writing or unpacking an image failed. What caused it, if something did, is the source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The system refused something.
-    #[error("cannot {action} {}: {source}", quoted(path))]
+    #[error("cannot {action} {}", quoted(path))]
     Io {
         /// What was tried: "open", "read".
         action: &'static str,
@@ -44,7 +44,7 @@ pub enum Error {
         why: &'static str,
     },
     /// A tar stream is broken.
-    #[error("cannot read {name}: {source}")]
+    #[error("cannot read {name}")]
     Tar {
         /// Which stream, or which entry of it.
         name: String,

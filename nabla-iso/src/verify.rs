@@ -9,6 +9,7 @@ use crate::{
 };
 use std::{
     collections::{HashMap, HashSet},
+    error::Error,
     ffi::OsString,
     io,
     path::{Path, PathBuf},
@@ -112,14 +113,14 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
         self.directory(&root, &PathBuf::from("/"));
         let walk = match self.volume.walk(&root) {
             Ok(walk) => walk,
-            Err(error) => return self.problem("/", error.to_string()),
+            Err(error) => return self.problem("/", with_causes(&error)),
         };
         // Names in the directories on the way; a walk comes back to a directory after those below it.
         let mut names: Vec<HashSet<OsString>> = Vec::new();
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) => return self.problem("/", error.to_string()),
+                Err(error) => return self.problem("/", with_causes(&error)),
             };
             let path = PathBuf::from("/").join(&entry.path);
             names.truncate(entry.depth + 1);
@@ -134,7 +135,7 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
                     self.found.others += 1;
                     let mut buffer = [0; crate::format::SYMLINK_MAX];
                     if let Err(error) = self.volume.read_link(&entry.node, &mut buffer) {
-                        self.problem(path, error.to_string());
+                        self.problem(path, with_causes(&error));
                     }
                 }
                 _ => self.found.others += 1,
@@ -146,10 +147,10 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
         self.found.directories += 1;
         self.extents.insert(node.extent);
         if let Err(error) = self.volume.directory_at(node.extent) {
-            self.problem(path, error.to_string());
+            self.problem(path, with_causes(&error));
         }
         if let Err(error) = self.volume.parent(node) {
-            self.problem(path, format!("its parent cannot be found: {error}"));
+            self.problem(path, format!("its parent cannot be found: {}", with_causes(&error)));
         }
         self.used(node.extent, node.size, User::Directory(node.extent));
     }
@@ -165,7 +166,7 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
             Ok(true)
         });
         if let Err(error) = result {
-            self.problem(path, error.to_string());
+            self.problem(path, with_causes(&error));
         }
         for (extent, bytes) in sections {
             self.used(extent, bytes.into(), User::File(node.record));
@@ -195,7 +196,7 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
                 self.volume.source().read_at(offset, &mut bytes).map_err(crate::reader::ReadError::Source)
             });
             if let Err(error) = checked {
-                return self.problem("/", format!("a path table cannot be read: {error}"));
+                return self.problem("/", format!("a path table cannot be read: {}", with_causes(&error)));
             }
             self.used(block, size.into(), User::PathTable);
             match parse_table(&bytes, order) {
@@ -271,6 +272,17 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
         }
         names
     }
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Extents and parents of a path table.

@@ -44,7 +44,14 @@ impl fmt::Display for FsError {
     }
 }
 
-impl core::error::Error for FsError {}
+impl core::error::Error for FsError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Read(error) => error.source(),
+            Self::NotUtf8 | Self::OutOfMemory => None,
+        }
+    }
+}
 
 impl From<ReadError<BlockError>> for FsError {
     fn from(error: ReadError<BlockError>) -> Self {

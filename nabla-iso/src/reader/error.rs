@@ -1,9 +1,9 @@
 //! What can go wrong when an image is read.
 
 use crate::format::FormatError;
-use core::fmt;
+use core::{error::Error, fmt};
 
-/// Why something of an image cannot be read.
+/// Why something of an image cannot be read. The source's or the format's error is the `source()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadError<E> {
@@ -30,11 +30,11 @@ pub enum ReadError<E> {
     PathTooLong,
 }
 
-impl<E: fmt::Display> fmt::Display for ReadError<E> {
+impl<E> fmt::Display for ReadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Source(error) => error.fmt(f),
-            Self::Broken { sector, error } => write!(f, "the image is broken in sector {sector}: {error}"),
+            Self::Source(_) => f.write_str("the image cannot be read"),
+            Self::Broken { sector, .. } => write!(f, "the image is broken in sector {sector}"),
             Self::NotFound => f.write_str("there is no such file"),
             Self::NotADirectory => f.write_str("it is no directory"),
             Self::IsADirectory => f.write_str("it is a directory"),
@@ -45,7 +45,15 @@ impl<E: fmt::Display> fmt::Display for ReadError<E> {
     }
 }
 
-impl<E: core::error::Error> core::error::Error for ReadError<E> {}
+impl<E: Error + 'static> Error for ReadError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Source(error) => Some(error),
+            Self::Broken { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
 
 pub(crate) const fn broken<E>(sector: u32, error: FormatError) -> ReadError<E> {
     ReadError::Broken { sector, error }

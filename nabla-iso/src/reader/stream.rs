@@ -91,7 +91,7 @@ impl From<ReadError<Self>> for io::Error {
             ReadError::IsADirectory => io::ErrorKind::IsADirectory,
             _ => io::ErrorKind::InvalidData,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, error)
     }
 }
 

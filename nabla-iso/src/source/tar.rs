@@ -64,7 +64,7 @@ impl Layer<'_> {
         Error::Tar { name: self.name.clone(), source }
     }
 
-    fn broken(&self, path: &[u8], why: &str) -> Error {
+    fn broken(&self, path: &[u8], why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let name = format!("'{}' in {}", Path::new(OsStr::from_bytes(path)).display(), self.name);
         Error::Tar { name, source: io::Error::new(io::ErrorKind::InvalidData, why) }
     }
@@ -166,7 +166,7 @@ impl Layer<'_> {
                     }
                     None => self.contents(tree, spool, entry)?,
                 };
-                let blob = blob.map_err(|error| self.broken(&bytes, &error.to_string()))?;
+                let blob = blob.map_err(|error| self.broken(&bytes, error))?;
                 (rr::S_IFREG, Content::File(tree.add_blob(blob)?))
             }
             EntryType::Symlink => {
@@ -264,8 +264,8 @@ impl Layer<'_> {
         let path = entry.path_bytes().into_owned();
         let header = entry.header();
         let number = |what, field: io::Result<u64>| {
-            let field = field.map_err(|_| self.broken(&path, &format!("its {what} is no number")))?;
-            u32::try_from(field).map_err(|_| self.broken(&path, &format!("its {what} is too large")))
+            let field = field.map_err(|_| self.broken(&path, format!("its {what} is no number")))?;
+            u32::try_from(field).map_err(|_| self.broken(&path, format!("its {what} is too large")))
         };
         let mode = header.mode().map_err(|_| self.broken(&path, "its mode is no number"))? & 0o7777;
         let (mut uid, mut gid) = (number("owner", header.uid()), number("group", header.gid()));
