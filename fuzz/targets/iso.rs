@@ -1,7 +1,7 @@
 //! Any bytes as an image of a file system, read as far as it can be.
 #![no_main]
 
-#[path = "../../nabla-iso/tests/checks/mod.rs"]
+#[path = "../../nabla-iso/tests/it/checks.rs"]
 mod checks;
 
 libfuzzer_sys::fuzz_target!(|image: &[u8]| {

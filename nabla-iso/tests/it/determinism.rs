@@ -1,8 +1,6 @@
 //! The same input gives the same bytes.
 
-mod common;
-
-use common::{SMALL, Shape, tree};
+use crate::common::{SMALL, Shape, tree};
 use nabla_iso::{Entry, ImageBuilder, Plan, Timestamp};
 use std::{fs, hash::Hasher, num::NonZero, os::unix::fs::FileExt, path::Path};
 

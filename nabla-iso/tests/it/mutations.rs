@@ -1,38 +1,45 @@
 //! Mutated images: no panic, no endless reading, and no more memory than in proportion to the image.
 //!
-//! `NABLA_FUZZ_RUNS=10000000 cargo test --release -p nabla-iso --test mutations` for a long run, with
+//! `NABLA_FUZZ_RUNS=10000000 cargo test --release -p nabla-iso --test it mutations` for a long run, with
 //! `NABLA_FUZZ_SEED` for another one.
 
-mod checks;
-
+use crate::checks;
 use nabla_iso::{Entry, ImageBuilder};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     env, fs,
     path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
 };
 
-/// Counts what is allocated.
+/// Counts what each thread allocates.
 struct Counting;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    // Other tests run meanwhile. What one thread has allocated, another may free.
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
 
-// SAFETY: everything is done by the system's allocator; this only counts.
+fn count(bytes: isize) {
+    // There is no counter any more while a thread ends.
+    let _ = NOW.try_with(|now| {
+        now.set(now.get() + bytes);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(now.get())));
+    });
+}
+
+// SAFETY: everything is done by the system's allocator; `count` only adds to numbers, and does not allocate: they are
+// initialised at compile time and have no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
+        count(layout.size().cast_signed());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
+        count(-layout.size().cast_signed());
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -41,8 +48,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What is allocated by one test counts for nobody else.
-static ALONE: Mutex<()> = Mutex::new(());
+/// The most bytes that `work` has allocated at a time on this thread.
+pub fn peak(work: impl FnOnce()) -> usize {
+    let before = NOW.get();
+    PEAK.set(before);
+    work();
+    usize::try_from(PEAK.get() - before).unwrap_or(0)
+}
 
 /// Bytes of memory for each byte of an image, and for any.
 const FACTOR: usize = 64;
@@ -127,7 +139,6 @@ fn mutate(image: &mut Vec<u8>, random: &mut Random) {
 
 #[test]
 fn mutated_images_do_no_harm() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let number = |name: &str, default| env::var(name).map_or(default, |text| text.parse::<u64>().unwrap());
     let runs = number("NABLA_FUZZ_RUNS", 20_000);
     let mut random = Random(number("NABLA_FUZZ_SEED", 1) | 1);
@@ -138,10 +149,7 @@ fn mutated_images_do_no_harm() {
         image.clear();
         image.extend_from_slice(seed);
         mutate(&mut image, &mut random);
-        let before = NOW.load(Relaxed);
-        PEAK.store(before, Relaxed);
-        checks::image(&image);
-        let used = PEAK.load(Relaxed) - before;
+        let used = peak(|| checks::image(&image));
         assert!(
             used <= image.len() * FACTOR + SPARE,
             "run {run}: {used} bytes for an image of {}",
@@ -152,7 +160,6 @@ fn mutated_images_do_no_harm() {
 
 #[test]
 fn the_corpus_does_no_harm() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/iso");
     let mut files = 0;
     for entry in fs::read_dir(corpus).unwrap() {

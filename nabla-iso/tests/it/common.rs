@@ -1,5 +1,4 @@
 //! What the tests of images share.
-#![allow(dead_code, reason = "each test program uses its part of this")]
 
 use rustix::fs::{self as sys, AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
 use std::{

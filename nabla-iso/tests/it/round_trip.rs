@@ -1,8 +1,6 @@
 //! Images that are written here are read by others, and the other way round.
 
-mod common;
-
-use common::{SMALL, Shape, assert_same, run, seen, tree};
+use crate::common::{SMALL, Shape, assert_same, run, seen, tree};
 use nabla_iso::{
     Extractor, ImageBuilder,
     reader::{ImageFile, Naming, Volume},

@@ -1,7 +1,5 @@
 //! What goes wrong, and what is left then.
 
-mod common;
-
 use nabla_iso::{Entry, Error, ImageBuilder, WarningKind};
 use nabla_testkit::need;
 use std::{
@@ -205,7 +203,7 @@ fn layers_are_laid_over_each_other() {
             fs::write(path, contents).unwrap();
         }
         let tar = directory.path().join(format!("{name}.tar"));
-        common::run(
+        crate::common::run(
             "tar",
             &[OsStr::new("cf"), tar.as_os_str(), OsStr::new("-C"), root.as_os_str(), OsStr::new(".")],
         );

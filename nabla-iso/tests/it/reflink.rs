@@ -1,8 +1,6 @@
 //! On a file system with reflinks, an image shares its blocks with its sources.
 
-mod common;
-
-use common::run;
+use crate::common::run;
 use nabla_iso::{
     ImageBuilder,
     reader::{ImageFile, Volume},

@@ -1,8 +1,6 @@
 //! Images that lie.
 
-mod common;
-
-use common::{SMALL, Shape, tree};
+use crate::common::{SMALL, Shape, tree};
 use nabla_iso::{
     Entry, Error, Extractor, ImageBuilder,
     reader::{ReadError, Volume},
