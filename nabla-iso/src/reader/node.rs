@@ -38,7 +38,7 @@ impl Kind {
 }
 
 /// A file of an image: what is recorded about it, and where its bytes are. Small, and of use with its own
-/// [`Volume`] only.
+/// [`Volume`](super::Volume) only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Node {
     /// What it is.
