@@ -28,7 +28,7 @@ use std::{
     thread,
 };
 
-/// Threads beyond which nothing gets faster, as long as nobody asks for more.
+/// The default limit of threads: more do not make it faster.
 const MOST_THREADS: usize = 8;
 
 /// Describes an image: where its files come from, in which order, and what is changed about them.
@@ -244,8 +244,8 @@ impl ImageBuilder {
         self
     }
 
-    /// Is told how far things are, some hundred times a second at most on one thread, by whichever thread it is; ends
-    /// the work with [`Error::Cancelled`] by returning [`ControlFlow::Break`].
+    /// Calls `callback` with the progress, from any thread. If it returns [`ControlFlow::Break`], the work ends with
+    /// [`Error::Cancelled`].
     pub fn progress(
         mut self,
         callback: impl Fn(Progress) -> ControlFlow<()> + Send + Sync + 'static,

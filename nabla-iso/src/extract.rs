@@ -86,7 +86,7 @@ impl Extractor {
         self
     }
 
-    /// Is told about progress, as with [`ImageBuilder::progress`](crate::ImageBuilder::progress).
+    /// Reports progress, as with [`ImageBuilder::progress`](crate::ImageBuilder::progress).
     pub fn progress(
         mut self,
         callback: impl Fn(Progress) -> ControlFlow<()> + Send + Sync + 'static,
@@ -139,7 +139,7 @@ impl Extractor {
 /// A directory that is removed unless it is finished.
 struct Partial {
     path: PathBuf,
-    /// Open, and locked so that nobody takes it for a leftover.
+    /// Open, and locked so that it is not taken for a stale one.
     fd: OwnedFd,
     finished: bool,
 }
@@ -160,7 +160,7 @@ impl Partial {
             .map_err(|error| Error::io("make a directory for", target, error))?;
         let fd = fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| Error::io("open", &path, error))?;
-        // So that nobody takes it for a stale one. Nobody else has it open.
+        // So that it is not taken for a stale one. No other program has it open.
         let _ = fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
         Ok(Self { path, fd, finished: false })
     }
@@ -436,7 +436,7 @@ fn is_hole(bytes: &[u8]) -> bool {
 }
 
 fn owner(node: &Node) -> (Option<Uid>, Option<Gid>) {
-    // The number that means nobody in particular cannot be set.
+    // The system calls take -1 for "do not change".
     let valid = |number: &u32| *number != u32::MAX;
     (Some(node.uid).filter(valid).map(Uid::from_raw), Some(node.gid).filter(valid).map(Gid::from_raw))
 }

@@ -1,4 +1,4 @@
-//! Telling a caller how far things are.
+//! Progress reports.
 
 use crate::error::Error;
 use std::{fmt, ops::ControlFlow};
@@ -31,8 +31,7 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// Is told about progress, now and then, by whichever thread makes it; [`ControlFlow::Break`] ends the work with
-/// [`Error::Cancelled`].
+/// Called with the progress, from any thread; [`ControlFlow::Break`] ends the work with [`Error::Cancelled`].
 type Callback = Box<dyn Fn(Progress) -> ControlFlow<()> + Send + Sync>;
 
 /// A callback, or none.

@@ -40,20 +40,20 @@ pub struct Verification {
     pub problems: Vec<Problem>,
 }
 
-/// How many problems are told.
+/// How many problems are reported.
 const MOST_PROBLEMS: usize = 100;
 
 /// Blocks and what they are used for: paths would take more memory than the image where trees are deep.
 #[derive(Clone, Copy)]
-struct Used {
+struct UsedBlocks {
     start: u32,
     end: u32,
-    by: User,
+    by: BlockOwner,
 }
 
 /// What uses blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum User {
+enum BlockOwner {
     SystemArea,
     PathTable,
     /// The directory that begins at a block.
@@ -64,7 +64,7 @@ enum User {
 
 struct Verifier<'a, S> {
     volume: &'a Volume<S>,
-    used: Vec<Used>,
+    used: Vec<UsedBlocks>,
     extents: HashSet<u32>,
     found: Verification,
 }
@@ -152,13 +152,13 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
         if let Err(error) = self.volume.parent(node) {
             self.problem(path, format!("its parent cannot be found: {}", with_causes(&error)));
         }
-        self.used(node.extent, node.size, User::Directory(node.extent));
+        self.used(node.extent, node.size, BlockOwner::Directory(node.extent));
     }
 
     fn file(&mut self, node: &Node, path: &Path) {
         self.found.files += 1;
         if node.sections == 1 {
-            return self.used(node.extent, node.size, User::File(node.record));
+            return self.used(node.extent, node.size, BlockOwner::File(node.record));
         }
         let mut sections = Vec::new();
         let result = self.volume.sections(node, |extent, bytes| {
@@ -169,21 +169,21 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
             self.problem(path, with_causes(&error));
         }
         for (extent, bytes) in sections {
-            self.used(extent, bytes.into(), User::File(node.record));
+            self.used(extent, bytes.into(), BlockOwner::File(node.record));
         }
     }
 
-    fn used(&mut self, start: u32, bytes: u64, by: User) {
+    fn used(&mut self, start: u32, bytes: u64, by: BlockOwner) {
         let blocks = u32::try_from(bytes.div_ceil(SECTOR_SIZE)).unwrap_or(u32::MAX);
         if blocks > 0 {
-            self.used.push(Used { start, end: start.saturating_add(blocks), by });
+            self.used.push(UsedBlocks { start, end: start.saturating_add(blocks), by });
         }
     }
 
     fn path_tables(&mut self) {
         let descriptor = *self.volume.descriptor();
         let first = u32::try_from(FIRST_DESCRIPTOR).unwrap_or_default();
-        self.used.push(Used { start: 0, end: first, by: User::SystemArea });
+        self.used.push(UsedBlocks { start: 0, end: first, by: BlockOwner::SystemArea });
         let size = descriptor.path_table_size;
         let mut tables = Vec::new();
         for (block, order) in
@@ -198,7 +198,7 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
             if let Err(error) = checked {
                 return self.problem("/", format!("a path table cannot be read: {}", with_causes(&error)));
             }
-            self.used(block, size.into(), User::PathTable);
+            self.used(block, size.into(), BlockOwner::PathTable);
             match parse_table(&bytes, order) {
                 Ok(table) => tables.push(table),
                 Err(message) => return self.problem("/", message),
@@ -226,9 +226,9 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
         let used = std::mem::take(&mut self.used);
         let mut overlaps = Vec::new();
         // What reaches furthest among those before.
-        let mut last: Option<&Used> = None;
+        let mut last: Option<&UsedBlocks> = None;
         for next in &used {
-            let is_file = |used: &Used| matches!(used.by, User::File(_));
+            let is_file = |used: &UsedBlocks| matches!(used.by, BlockOwner::File(_));
             let mut counts = is_file(next);
             if let Some(last) = last.filter(|last| next.start < last.end) {
                 if is_file(last) && is_file(next) && (last.start, last.end) == (next.start, next.end) {
@@ -246,7 +246,7 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
             }
         }
         let names = self.names_of(&overlaps);
-        let name = |user: &User| names.get(user).cloned().unwrap_or_else(|| PathBuf::from("/"));
+        let name = |user: &BlockOwner| names.get(user).cloned().unwrap_or_else(|| PathBuf::from("/"));
         for (one, other) in &overlaps {
             let message = format!("its blocks overlap those of '{}'", name(other).display());
             self.problem(name(one), message);
@@ -254,17 +254,17 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
     }
 
     /// Walks the tree once more for the paths of those that overlap.
-    fn names_of(&self, overlaps: &[(User, User)]) -> HashMap<User, PathBuf> {
+    fn names_of(&self, overlaps: &[(BlockOwner, BlockOwner)]) -> HashMap<BlockOwner, PathBuf> {
         let mut names = HashMap::from([
-            (User::SystemArea, PathBuf::from("the system area")),
-            (User::PathTable, PathBuf::from("a path table")),
+            (BlockOwner::SystemArea, PathBuf::from("the system area")),
+            (BlockOwner::PathTable, PathBuf::from("a path table")),
         ]);
-        let wanted: HashSet<User> = overlaps.iter().flat_map(|(one, other)| [*one, *other]).collect();
+        let wanted: HashSet<BlockOwner> = overlaps.iter().flat_map(|(one, other)| [*one, *other]).collect();
         let walk = self.volume.walk(self.volume.root()).into_iter().flatten();
         for entry in walk.map_while(Result::ok).filter(|_| !wanted.is_empty()) {
             let user = match entry.node.kind {
-                Kind::Directory => User::Directory(entry.node.extent),
-                _ => User::File(entry.node.record),
+                Kind::Directory => BlockOwner::Directory(entry.node.extent),
+                _ => BlockOwner::File(entry.node.record),
             };
             if wanted.contains(&user) {
                 names.entry(user).or_insert_with(|| PathBuf::from("/").join(&entry.path));
@@ -293,7 +293,7 @@ fn parse_table(bytes: &[u8], order: Order) -> Result<Vec<(u32, u16)>, String> {
         let (record, length) = PathRecord::parse(rest, order).map_err(|error| error.to_string())?;
         let number = records.len() + 1;
         if usize::from(record.parent) > number || record.parent == 0 {
-            return Err(format!("record {number} of a path table has a parent behind it"));
+            return Err(format!("record {number} of a path table has a parent after it"));
         }
         records.push((record.extent, record.parent));
         rest = rest.get(length..).unwrap_or_default();

@@ -30,7 +30,7 @@ pub struct CatArgs {
     paths: Vec<PathBuf>,
 }
 
-/// Prints files one behind the other.
+/// Prints files one after the other.
 pub fn main(args: &CatArgs) -> anyhow::Result<u8> {
     let volume = image::open(&args.image)?;
     let mut stdout = io::stdout().lock();

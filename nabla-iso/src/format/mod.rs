@@ -18,7 +18,7 @@ pub use time::Timestamp;
 pub const SECTOR: usize = 2048;
 /// The same for offsets.
 pub const SECTOR_SIZE: u64 = SECTOR as u64;
-/// The sector of the first volume descriptor; those before belong to nobody (ECMA-119, 7.2.1).
+/// The sector of the first volume descriptor; those before are the system area (ECMA-119, 7.2.1).
 pub const FIRST_DESCRIPTOR: u64 = 16;
 /// The longest name that Linux allows, in bytes.
 pub const NAME_MAX: usize = 255;

@@ -32,7 +32,7 @@ pub const fn length(identifier: usize) -> usize {
 }
 
 impl<'a> PathRecord<'a> {
-    /// Reads the record at the start of `bytes`, and tells its length.
+    /// Reads the record at the start of `bytes`, and returns its length.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl<'a> PathRecord<'a> {
         Ok((record, length(identifier_length).min(bytes.len())))
     }
 
-    /// Writes the record to the start of `out` and tells its length.
+    /// Writes the record to the start of `out` and returns its length.
     ///
     /// # Panics
     ///

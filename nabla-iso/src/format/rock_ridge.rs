@@ -158,7 +158,7 @@ const TF_LONG_FORM: u8 = 0x80;
 /// The longest `TF` entry that is written here.
 pub const TF_MAX: usize = 5 + 17;
 
-/// Writes the `TF` entry with the time of the last modification to `out`, and tells its length.
+/// Writes the `TF` entry with the time of the last modification to `out`, and returns its length.
 ///
 /// The short form is what all drivers read; the long form is only used where the short one cannot express the time.
 pub fn encode_time(time: Timestamp, out: &mut [u8; TF_MAX]) -> usize {
@@ -199,7 +199,7 @@ pub struct Component<'a> {
     pub text: &'a [u8],
 }
 
-/// Components in the data of an `SL` entry behind its flags.
+/// Components in the data of an `SL` entry, after its flags.
 #[derive(Debug, Clone)]
 pub struct Components<'a>(&'a [u8]);
 

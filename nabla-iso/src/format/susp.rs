@@ -96,7 +96,7 @@ impl Continuation {
 /// The entry that says that the protocol is used: the first of the root directory's record of itself (SUSP 5.3).
 pub const SP: [u8; SP_LENGTH] = *b"SP\x07\x01\xbe\xef\x00";
 
-/// How many bytes of every system use area belong to somebody else, if the root directory's record of itself says
+/// How many bytes of every system use area are reserved for other uses, if the root directory's record of itself says
 /// that the protocol is used. 15 bytes of CD-ROM XA may stand before the entry.
 #[must_use]
 pub fn skip(system_use: &[u8]) -> Option<u8> {

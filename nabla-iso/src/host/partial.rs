@@ -53,7 +53,7 @@ fn prefix(name: &OsStr) -> Vec<u8> {
     prefix
 }
 
-/// Removes incomplete files and directories for this name that nobody writes any more.
+/// Removes incomplete files and directories for this name that no running program holds.
 pub fn remove_stale(directory: &Path, name: &OsStr) {
     let prefix = prefix(name);
     let Ok(entries) = std::fs::read_dir(directory) else { return };

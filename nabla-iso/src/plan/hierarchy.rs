@@ -12,7 +12,7 @@ use crate::{
 use std::{collections::HashMap, os::unix::ffi::OsStrExt, path::Path};
 
 /// Names under which deep directories are recorded. libarchive knows only these.
-const MOVED: [&[u8]; 2] = [b"rr_moved", b".rr_moved"];
+const RELOCATION_NAMES: [&[u8]; 2] = [b"rr_moved", b".rr_moved"];
 /// What a path table can number (ECMA-119, 9.4.4).
 pub const PATH_TABLE_MAX: usize = u16::MAX as usize;
 
@@ -24,7 +24,7 @@ pub struct Hierarchy {
     pub directories: Vec<Directory>,
     /// Their numbers in the order of their places.
     pub placed: Vec<u32>,
-    /// Those of each directory are one behind the other, in the order of records.
+    /// Those of each directory are adjacent, in the order of records.
     pub children: Vec<Child>,
     /// Identifiers.
     heap: Vec<u8>,
@@ -49,9 +49,9 @@ pub struct Directory {
     /// Its own name.
     pub identifier: Text,
     /// A directory that belongs into it is relocated, and it is itself where it belongs.
-    pub gives_away: bool,
+    pub has_relocated_child: bool,
     /// It is relocated, or below one that is.
-    pub moved: bool,
+    pub relocated: bool,
     /// Subdirectories that belong to it.
     pub subdirectories: u32,
     /// First block.
@@ -107,27 +107,28 @@ impl Hierarchy {
             count: 0,
             // One zero byte, which is the root's name in path tables.
             identifier: Text { start: 0, length: 1 },
-            gives_away: false,
-            moved: false,
+            has_relocated_child: false,
+            relocated: false,
             subdirectories: 0,
             extent: 0,
             blocks: 0,
             continuations: 0,
         };
         hierarchy.directories.push(root);
-        let holder = if deep.is_empty() { None } else { Some(Holder::find(tree)?) };
+        let relocation_directory =
+            if deep.is_empty() { None } else { Some(RelocationDirectory::find(tree)?) };
         // Numbers of relocated directories by their entries.
         let mut relocated: HashMap<u32, u32> = deep.iter().map(|&entry| (entry, NONE)).collect();
         let mut at = 0;
         while at < hierarchy.directories.len() {
-            hierarchy.add_children(tree, at, holder.as_ref(), &deep, &mut relocated)?;
+            hierarchy.add_children(tree, at, relocation_directory.as_ref(), &deep, &mut relocated)?;
             at += 1;
         }
         // libarchive reads directories in the order of their places, and must have met a relocated one, and those that are
         // relocated out of it, when it meets the placeholder.
-        let gives_away = |number: &u32| hierarchy.directories[*number as usize].gives_away;
+        let has_relocated_child = |number: &u32| hierarchy.directories[*number as usize].has_relocated_child;
         let (last, first): (Vec<u32>, Vec<u32>) =
-            (0..index(hierarchy.directories.len())?).partition(gives_away);
+            (0..index(hierarchy.directories.len())?).partition(has_relocated_child);
         hierarchy.placed = first;
         hierarchy.placed.extend(last);
         let in_table = hierarchy.directories.iter().take(PATH_TABLE_MAX);
@@ -148,19 +149,19 @@ impl Hierarchy {
         &mut self,
         tree: &Tree,
         at: usize,
-        holder: Option<&Holder>,
+        relocation_directory: Option<&RelocationDirectory>,
         deep: &[u32],
         relocated: &mut HashMap<u32, u32>,
     ) -> Result<(), Error> {
         struct Found {
             entry: u32,
-            moved_here: bool,
+            relocated_here: bool,
         }
         let number = index(at)?;
         let inode = self.directories[at].inode;
         let mut found: Vec<Found> = Vec::new();
         if inode != NONE {
-            found.extend(tree.children(inode).map(|entry| Found { entry, moved_here: false }));
+            found.extend(tree.children(inode).map(|entry| Found { entry, relocated_here: false }));
             if self.scheme == Scheme::Joliet {
                 // Joliet has files and directories.
                 found.retain(|file| {
@@ -172,19 +173,20 @@ impl Hierarchy {
                 });
             }
         }
-        let holds = holder.is_some_and(|holder| match *holder {
-            Holder::Own(_) => inode == NONE,
-            Holder::Existing(existing) => inode == existing,
-        });
-        if holds {
-            found.extend(deep.iter().map(|&entry| Found { entry, moved_here: true }));
+        let is_relocation_directory =
+            relocation_directory.is_some_and(|relocation_directory| match *relocation_directory {
+                RelocationDirectory::Own(_) => inode == NONE,
+                RelocationDirectory::Existing(existing) => inode == existing,
+            });
+        if is_relocation_directory {
+            found.extend(deep.iter().map(|&entry| Found { entry, relocated_here: true }));
         }
-        let own = match holder {
-            Some(&Holder::Own(name)) if at == 0 => Some(name),
+        let own = match relocation_directory {
+            Some(&RelocationDirectory::Own(name)) if at == 0 => Some(name),
             _ => None,
         };
         if own.is_some() {
-            found.push(Found { entry: NONE, moved_here: false });
+            found.push(Found { entry: NONE, relocated_here: false });
         }
 
         let name = |file: &Found| match tree.entries.get(file.entry as usize) {
@@ -193,14 +195,15 @@ impl Hierarchy {
         };
         let is_directory = |file: &Found| match tree.entries.get(file.entry as usize) {
             Some(entry) => {
-                tree.is_directory(entry.inode) && (file.moved_here || !relocated.contains_key(&file.entry))
+                tree.is_directory(entry.inode)
+                    && (file.relocated_here || !relocated.contains_key(&file.entry))
             }
             None => true,
         };
         // Directories that are moved into one may have the same name there.
         let paths: HashMap<u32, _> = found
             .iter()
-            .filter(|file| file.moved_here)
+            .filter(|file| file.relocated_here)
             .map(|file| (file.entry, tree.path(file.entry)))
             .collect();
         let candidates: Vec<_> = found
@@ -208,7 +211,7 @@ impl Hierarchy {
             .map(|file| Candidate {
                 name: name(file),
                 directory: is_directory(file),
-                key: match paths.get(&file.entry).filter(|_| file.moved_here) {
+                key: match paths.get(&file.entry).filter(|_| file.relocated_here) {
                     Some(path) => path.as_os_str().as_bytes(),
                     None => name(file),
                 },
@@ -225,20 +228,20 @@ impl Hierarchy {
         self.directories[at].first = index(self.children.len())?;
         self.directories[at].count = index(found.len())?;
         for index_in_found in order {
-            let Found { entry, moved_here } = found[index_in_found];
+            let Found { entry, relocated_here } = found[index_in_found];
             let range = &identifiers[index_in_found];
             let identifier = Text {
                 start: index(range.start)?,
                 length: u16::try_from(range.len()).map_err(|_| Error::TooMany)?,
             };
             let inode = tree.entries.get(entry as usize).map_or(NONE, |entry| entry.inode);
-            let belongs_here = entry != NONE && !moved_here;
+            let belongs_here = entry != NONE && !relocated_here;
             let kind = if inode != NONE && !tree.is_directory(inode) {
                 ChildKind::File
-            } else if let Some(&moved) = relocated.get(&entry).filter(|_| !moved_here) {
-                // It has been met before: the directory that holds it is at the second level, this one at the eighth.
+            } else if let Some(&moved) = relocated.get(&entry).filter(|_| !relocated_here) {
+                // It has been met before: the directory that is_relocation_directory it is at the second level, this one at the eighth.
                 self.directories[moved as usize].true_parent = number;
-                self.directories[at].gives_away = !self.directories[at].moved;
+                self.directories[at].has_relocated_child = !self.directories[at].relocated;
                 ChildKind::Placeholder(moved)
             } else {
                 let child = index(self.directories.len())?;
@@ -247,8 +250,8 @@ impl Hierarchy {
                     parent: number,
                     true_parent: number,
                     identifier,
-                    gives_away: false,
-                    moved: moved_here || self.directories[at].moved,
+                    has_relocated_child: false,
+                    relocated: relocated_here || self.directories[at].relocated,
                     first: 0,
                     count: 0,
                     subdirectories: 0,
@@ -256,7 +259,7 @@ impl Hierarchy {
                     blocks: 0,
                     continuations: 0,
                 });
-                if moved_here {
+                if relocated_here {
                     relocated.insert(entry, child);
                     ChildKind::Relocated(child)
                 } else {
@@ -282,21 +285,21 @@ impl Hierarchy {
     }
 }
 
-/// The directory that holds relocated ones.
-enum Holder {
+/// The directory that is_relocation_directory relocated ones.
+enum RelocationDirectory {
     /// One that is made for it, with this name.
     Own(&'static [u8]),
     /// One that is there, by its inode.
     Existing(u32),
 }
 
-impl Holder {
+impl RelocationDirectory {
     fn find(tree: &Tree) -> Result<Self, Error> {
-        if let Some(name) = MOVED.into_iter().find(|name| !has(tree, name)) {
+        if let Some(name) = RELOCATION_NAMES.into_iter().find(|name| !has(tree, name)) {
             return Ok(Self::Own(name));
         }
         let existing = tree.children(ROOT).map(|entry| tree.entries[entry as usize]);
-        let mut existing = existing.filter(|entry| MOVED.contains(&tree.text(entry.name)));
+        let mut existing = existing.filter(|entry| RELOCATION_NAMES.contains(&tree.text(entry.name)));
         match existing.find(|entry| tree.is_directory(entry.inode)) {
             Some(entry) => Ok(Self::Existing(entry.inode)),
             None => Err(Error::Entry {
@@ -325,7 +328,7 @@ fn deep_directories(tree: &Tree) -> Vec<u32> {
                 rest.push((inode, level + 1));
             } else {
                 deep.push(entry);
-                // The root, what holds it, and itself.
+                // The root, what is_relocation_directory it, and itself.
                 rest.push((inode, 3));
             }
         }

@@ -150,7 +150,7 @@ fn place_directories(
     Ok(at)
 }
 
-/// The latest time in the tree: what the volume gets if nobody says another. It depends on nothing but the files.
+/// The latest time in the tree: the default time of the volume. It depends on nothing but the files.
 fn newest(tree: &Tree, hierarchy: &Hierarchy) -> Option<i64> {
     let entries = hierarchy.children.iter().filter_map(|child| tree.entries.get(child.entry as usize));
     let inodes = entries.map(|entry| entry.inode).chain([ROOT]);

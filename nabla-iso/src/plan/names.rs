@@ -101,7 +101,7 @@ impl Scheme {
         }
     }
 
-    /// Appends the identifier that a file would have if it were alone, or the one of an attempt to be different.
+    /// Appends the identifier that a file would have without a collision, or that of an attempt to avoid one.
     fn natural(self, candidate: &Candidate<'_>, attempt: Option<u32>, heap: &mut Vec<u8>) {
         match self {
             Self::Primary => primary(candidate, attempt, heap),

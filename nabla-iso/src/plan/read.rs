@@ -69,11 +69,11 @@ impl Plan {
         let start = |index: usize| u64::from(blob(index).extent) * SECTOR_SIZE;
         let files = 0..self.files.len();
         // The last file that begins at or before the range, if any, is the first that can lie in it.
-        let behind = self.files.partition_point(|&file| {
+        let after = self.files.partition_point(|&file| {
             u64::from(self.tree.blobs[file as usize].extent) * SECTOR_SIZE <= offset
         });
         let mut opener = Opener::new(&self.tree);
-        for index in files.skip(behind.saturating_sub(1)) {
+        for index in files.skip(after.saturating_sub(1)) {
             let (blob, start) = (blob(index), start(index));
             if start >= end {
                 break;

@@ -54,7 +54,7 @@ impl Records<'_> {
     /// Blocks of a directory's records, and of its continuation areas.
     pub fn measure(&self, number: u32, system_use: &mut SystemUse) -> (u64, u64) {
         let mut output = Output { bytes: None, split: 0, block: 0, at: 0, continuations_at: 0 };
-        self.lay(number, system_use, &mut output);
+        self.layout(number, system_use, &mut output);
         (output.at.div_ceil(SECTOR_SIZE), output.continuations_at.div_ceil(SECTOR_SIZE))
     }
 
@@ -71,10 +71,10 @@ impl Records<'_> {
             at: 0,
             continuations_at: 0,
         };
-        self.lay(number, system_use, &mut output);
+        self.layout(number, system_use, &mut output);
     }
 
-    fn lay(&self, number: u32, system_use: &mut SystemUse, output: &mut Output<'_>) {
+    fn layout(&self, number: u32, system_use: &mut SystemUse, output: &mut Output<'_>) {
         let directories = &self.hierarchy.directories;
         let directory = &directories[number as usize];
         let rock_ridge = self.hierarchy.scheme == Scheme::Primary;
@@ -106,11 +106,11 @@ impl Records<'_> {
         );
 
         for child in self.hierarchy.children_of(directory) {
-            self.lay_child(child, system_use, output);
+            self.layout_child(child, system_use, output);
         }
     }
 
-    fn lay_child(&self, child: &Child, system_use: &mut SystemUse, output: &mut Output<'_>) {
+    fn layout_child(&self, child: &Child, system_use: &mut SystemUse, output: &mut Output<'_>) {
         let tree = self.tree;
         let directories = &self.hierarchy.directories;
         let identifier = self.hierarchy.identifier(child.identifier);

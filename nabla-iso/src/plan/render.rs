@@ -55,8 +55,8 @@ impl Plan {
         let joliet = joliet_start.is_some_and(|start| block >= start);
         let hierarchy = self.joliet.as_ref().filter(|_| joliet).unwrap_or(&self.primary);
         let extent = |number: &u32| hierarchy.directories[*number as usize].extent;
-        let behind = hierarchy.placed.partition_point(|number| extent(number) <= block);
-        match u32::try_from(behind) {
+        let after = hierarchy.placed.partition_point(|number| extent(number) <= block);
+        match u32::try_from(after) {
             Ok(end @ 1..) => Part::Directories { joliet, first: end - 1, end },
             _ => Part::Head,
         }

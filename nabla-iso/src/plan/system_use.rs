@@ -66,7 +66,7 @@ impl SystemUse {
             entry[end..end + 2].copy_from_slice(&[rr::ROOT, 0]);
             end += 2;
         }
-        // The root alone has no component behind it.
+        // The root alone has no component after it.
         let components = rest.split(|&byte| byte == b'/').filter(|_| !(root && rest.is_empty()));
         let mut components = components.peekable();
         while let Some(component) = components.next() {
@@ -128,8 +128,8 @@ impl SystemUse {
         self.areas[index] - start + if index + 1 < self.areas.len() { CE_LENGTH } else { 0 }
     }
 
-    /// Places the continuation areas behind `at`, an offset in their directory's part for them. Returns the offset
-    /// behind them.
+    /// Places the continuation areas from `at` on, an offset in their directory's part for them. Returns the offset
+    /// after them.
     pub fn place(&self, at: u64) -> u64 {
         (1..self.areas.len()).fold(at, |at, index| {
             let length = self.area_length(index);
@@ -138,7 +138,7 @@ impl SystemUse {
     }
 
     /// Writes the record's entries to `record`, and the others to `continuations`, whose first block is `block`,
-    /// behind `at`. Returns the offset behind them.
+    /// from `at` on. Returns the offset after them.
     pub fn write(&self, record: &mut [u8], continuations: &mut [u8], block: u32, at: u64) -> u64 {
         let mut at = at;
         let mut start = 0;

@@ -3,7 +3,7 @@
 use super::{
     error::{ReadError, broken},
     node::{Kind, Node},
-    record::{Found, Link, Text},
+    record::{Link, ParsedRecord, Text},
     volume::{Source, Volume},
 };
 use crate::format::{
@@ -40,7 +40,7 @@ impl Entry {
 pub struct ReadDir<'v, S> {
     volume: &'v Volume<S>,
     sector: [u8; SECTOR],
-    /// The sector in the buffer, and the one behind the directory.
+    /// The sector in the buffer, and the one after the directory.
     at: u32,
     end: u32,
     offset: usize,
@@ -88,7 +88,7 @@ impl<S: Source> Volume<S> {
     }
 
     /// The first or the second record of a directory.
-    fn dot(&self, block: u32, which: &[u8]) -> Result<Found, ReadError<S::Error>> {
+    fn dot(&self, block: u32, which: &[u8]) -> Result<ParsedRecord, ReadError<S::Error>> {
         let mut sector = [0; SECTOR];
         self.read_sector(block, &mut sector)?;
         let mut offset = 0;
@@ -98,7 +98,7 @@ impl<S: Source> Volume<S> {
             let missing = "there is no directory where one should be";
             let record = record.ok_or(broken(block, FormatError::new(missing)))?;
             if expected == which {
-                return self.understand(&record, (block, u32::try_from(offset).unwrap_or(0)), None);
+                return self.parse_record(&record, (block, u32::try_from(offset).unwrap_or(0)), None);
             }
             offset += record.length;
         }
@@ -117,7 +117,7 @@ impl<S: Source> Volume<S> {
         let record = DirectoryRecord::parse(&sector, offset as usize).map_err(|error| broken(at, error))?;
         let record = record.ok_or(ReadError::NotFound)?;
         text.clear();
-        self.understand(&record, node.record, Some(Link::new(text)))?;
+        self.parse_record(&record, node.record, Some(Link::new(text)))?;
         if text.as_bytes().is_empty() {
             return Err(broken(at, FormatError::new("a symbolic link leads nowhere")));
         }
@@ -157,7 +157,7 @@ impl<S: Source> Iterator for ReadDir<'_, S> {
 impl<S: Source> ReadDir<'_, S> {
     fn advance(&mut self) -> Result<Option<Entry>, ReadError<S::Error>> {
         // A file of several sections, of which some have been met.
-        let mut whole: Option<Found> = None;
+        let mut whole: Option<ParsedRecord> = None;
         loop {
             if self.at >= self.end {
                 if whole.is_some() {
@@ -179,7 +179,7 @@ impl<S: Source> ReadDir<'_, S> {
             if record.is_dot() || record.fields.flags & FLAG_ASSOCIATED != 0 {
                 continue;
             }
-            let mut found = self.volume.understand(&record, place, None)?;
+            let mut found = self.volume.parse_record(&record, place, None)?;
             found.node.record_end = self.end;
             let more = record.fields.flags & FLAG_MULTI_EXTENT != 0;
             let found = match whole.take() {

@@ -40,14 +40,14 @@ impl<S: Source> Volume<S> {
         let end = offset + length as u64;
         let mut start = 0;
         self.sections(node, |extent, bytes| {
-            let behind = start + u64::from(bytes);
-            let (from, to) = (start.max(offset), behind.min(end));
+            let after = start + u64::from(bytes);
+            let (from, to) = (start.max(offset), after.min(end));
             if from < to {
                 let range =
                     usize::try_from(from - offset).unwrap_or(0)..usize::try_from(to - offset).unwrap_or(0);
                 self.read_extent(extent, from - start, &mut buffer[range])?;
             }
-            start = behind;
+            start = after;
             Ok(start < end)
         })?;
         Ok(length)

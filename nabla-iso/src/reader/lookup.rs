@@ -62,8 +62,8 @@ impl<S: Source> Volume<S> {
                 return Ok(at);
             }
             let end = left.iter().position(|&byte| byte == b'/').unwrap_or(left.len());
-            let (name, behind) = left.split_at(end);
-            let last = behind.iter().all(|&byte| byte == b'/');
+            let (name, after) = left.split_at(end);
+            let last = after.iter().all(|&byte| byte == b'/');
             if !at.is_directory() {
                 return Err(ReadError::NotADirectory);
             }
@@ -72,8 +72,8 @@ impl<S: Source> Volume<S> {
                 b".." => self.parent(&at)?,
                 name => self.child(&at, name)?,
             };
-            // A slash behind a link asks for what it leads to.
-            if next.kind == Kind::Symlink && (follow_last || !last || !behind.is_empty()) {
+            // A slash after a link asks for what it leads to.
+            if next.kind == Kind::Symlink && (follow_last || !last || !after.is_empty()) {
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(ReadError::TooManyLinks);
@@ -83,19 +83,19 @@ impl<S: Source> Volume<S> {
                 if target.as_bytes().starts_with(b"/") {
                     at = *self.root();
                 }
-                if !target.push(behind) {
+                if !target.push(after) {
                     return Err(ReadError::PathTooLong);
                 }
                 rest = target;
                 continue;
             }
-            if !behind.is_empty() && !next.is_directory() {
+            if !after.is_empty() && !next.is_directory() {
                 return Err(ReadError::NotADirectory);
             }
             at = next;
             let mut shorter = Text::new();
             // It is a part of what there was room for.
-            let _ = shorter.push(behind);
+            let _ = shorter.push(after);
             rest = shorter;
         }
     }

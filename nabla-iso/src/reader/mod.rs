@@ -1,9 +1,8 @@
 //! Reads images, without an allocator and without trust.
 //!
 //! A [`Volume`] is opened on a [`Source`] and gives [`Node`]s: by path, or as the entries of a directory. Every place and
-//! length in an image is checked before it is used; what is wrong is told with the sector. Work and memory
-//! for one call are bounded by what is read; whoever walks a whole tree has to see to it that he is not led in
-//! circles, as [`Walk`] does.
+//! length in an image is checked before it is used; errors name the sector. Work and memory of one call are bounded by
+//! what is read. A program that walks a whole tree must detect circles itself, as [`Walk`] does.
 
 mod directory;
 mod error;

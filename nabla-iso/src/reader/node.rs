@@ -65,7 +65,7 @@ pub struct Node {
     pub sections: u32,
     /// Where its record is: sector and offset in it.
     pub(crate) record: (u32, u32),
-    /// The first sector behind the directory with its record.
+    /// The first sector after the directory with its record.
     pub(crate) record_end: u32,
 }
 

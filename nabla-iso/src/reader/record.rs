@@ -48,7 +48,7 @@ impl<const N: usize> Text<N> {
 
 /// What is known from one record.
 #[derive(Debug, Clone, Copy)]
-pub struct Found {
+pub struct ParsedRecord {
     pub node: Node,
     pub name: Text<NAME_MAX>,
     /// The directory in whose place this is.
@@ -64,7 +64,7 @@ pub struct Link<'a> {
     pub text: &'a mut Text<SYMLINK_MAX>,
     /// The last component goes on.
     continues: bool,
-    /// There was a component that takes a slash behind it.
+    /// The next component is separated by a slash.
     separated: bool,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Link<'a> {
 
 /// What the entries of a record have said so far.
 #[derive(Default)]
-struct Seen {
+struct SystemUseFields {
     attributes: Option<Attributes>,
     device: Option<u64>,
     time: Option<crate::format::Timestamp>,
@@ -128,15 +128,15 @@ struct Seen {
 
 impl<S: Source> Volume<S> {
     /// Reads a record at `place`, sector and offset. Its symbolic link goes to `link`, if that is wanted.
-    pub(super) fn understand(
+    pub(super) fn parse_record(
         &self,
         record: &DirectoryRecord<'_>,
         place: (u32, u32),
         link: Option<Link<'_>>,
-    ) -> Result<Found, ReadError<S::Error>> {
+    ) -> Result<ParsedRecord, ReadError<S::Error>> {
         let fields = record.fields;
         let directory = record.is_directory();
-        let mut found = Found {
+        let mut found = ParsedRecord {
             node: Node {
                 kind: if directory { Kind::Directory } else { Kind::File },
                 mode: if directory { rr::S_IFDIR | 0o555 } else { rr::S_IFREG | 0o444 },
@@ -180,10 +180,10 @@ impl<S: Source> Volume<S> {
         &self,
         record: &DirectoryRecord<'_>,
         at: u32,
-        found: &mut Found,
+        found: &mut ParsedRecord,
         mut link: Option<Link<'_>>,
     ) -> Result<(), ReadError<S::Error>> {
-        let mut seen = Seen::default();
+        let mut seen = SystemUseFields::default();
         let own = record.system_use.get(usize::from(self.skip)..).unwrap_or_default();
         for entry in Entries::new(own) {
             entry
@@ -211,7 +211,7 @@ impl<S: Source> Volume<S> {
     }
 }
 
-impl Seen {
+impl SystemUseFields {
     fn add(
         &mut self,
         entry: &Entry<'_>,
@@ -252,7 +252,7 @@ impl Seen {
         Ok(())
     }
 
-    fn apply(self, record: &DirectoryRecord<'_>, found: &mut Found) -> Result<(), FormatError> {
+    fn apply(self, record: &DirectoryRecord<'_>, found: &mut ParsedRecord) -> Result<(), FormatError> {
         let node = &mut found.node;
         if !self.named && !record.is_dot() {
             plain_name(record.identifier, &mut found.name);

@@ -56,7 +56,7 @@ pub struct Volume<S> {
     pub(super) source: S,
     descriptor: VolumeDescriptor,
     pub(super) naming: Naming,
-    /// Bytes of each system use area that belong to somebody else.
+    /// Bytes of each system use area that are reserved for other uses.
     pub(super) skip: u8,
     root: Node,
     /// Blocks that may be used: those of the volume that are there.
@@ -134,7 +134,7 @@ impl<S: Source> Volume<S> {
         self.source.read_at(u64::from(sector) * SECTOR_SIZE, buffer).map_err(ReadError::Source)
     }
 
-    /// Checks that an extent of so many bytes, of which `sector` tells, is in the volume.
+    /// Checks that an extent of `bytes` bytes, recorded in `sector`, is in the volume.
     pub(crate) fn check_extent(
         &self,
         block: u32,
@@ -143,7 +143,7 @@ impl<S: Source> Volume<S> {
     ) -> Result<(), ReadError<S::Error>> {
         let end = u64::from(block) + bytes.div_ceil(SECTOR_SIZE);
         if end > u64::from(self.blocks) {
-            return Err(broken(sector, FormatError::new("an extent goes on behind the image's end")));
+            return Err(broken(sector, FormatError::new("an extent goes on after the image's end")));
         }
         Ok(())
     }

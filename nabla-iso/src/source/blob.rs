@@ -35,7 +35,7 @@ pub enum BlobSource {
     Same(u32),
 }
 
-/// What tells whether a file is still the same.
+/// Identifies a file and its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     pub inode: u64,

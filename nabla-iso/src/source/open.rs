@@ -17,7 +17,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Whether reading may leave the times of access alone. The kernel allows that to owners and to root.
+/// Whether files can be opened with `O_NOATIME`. The kernel allows that to owners and to root.
 static NO_ACCESS_TIME: AtomicBool = AtomicBool::new(true);
 
 /// Opens contents. Keeps the directory of the last file open, since the next is most often there, too.

@@ -48,7 +48,7 @@ pub struct Inode {
     pub content: Content,
 }
 
-/// What is behind an inode.
+/// What an inode stands for.
 #[derive(Debug, Clone, Copy)]
 pub enum Content {
     Directory {
@@ -75,7 +75,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Those of what nobody has described: root's.
+    /// For what no source describes: owned by root.
     pub const fn implied(mode: u32, time: Timestamp) -> Self {
         Self { mode, uid: 0, gid: 0, time }
     }
@@ -167,7 +167,7 @@ impl Tree {
         Ok(number)
     }
 
-    /// Gives an inode a name that nobody has in the directory, and returns the entry.
+    /// Gives an inode a name that is free in the directory, and returns the entry.
     ///
     /// The caller has looked for the name, unless it knows.
     pub fn link(&mut self, directory: u32, name: &[u8], inode: u32) -> Result<u32, Error> {

@@ -55,7 +55,7 @@ struct Task {
 }
 
 /// What the threads share.
-struct Shared<'t> {
+struct WalkState<'t> {
     tree: &'t mut Tree,
     tasks: Vec<Task>,
     /// Threads that may add tasks.
@@ -91,7 +91,7 @@ impl Walk<'_> {
         let own = fd.try_clone().map_err(|error| Error::io("open", path, error))?;
         tree.sources.roots.push(Root { path: path.to_owned(), fd: own });
         tree.sources.directories.push(Directory { parent: number, name: None });
-        let shared = Mutex::new(Shared {
+        let state = Mutex::new(WalkState {
             tree,
             tasks: vec![Task { directory, inode }],
             busy: 0,
@@ -102,18 +102,18 @@ impl Walk<'_> {
         let changed = Condvar::new();
         thread::scope(|scope| {
             for _ in 1..self.threads.max(1) {
-                scope.spawn(|| self.work(&shared, &changed, &fd, path, stat.st_dev));
+                scope.spawn(|| self.work(&state, &changed, &fd, path, stat.st_dev));
             }
-            self.work(&shared, &changed, &fd, path, stat.st_dev);
+            self.work(&state, &changed, &fd, path, stat.st_dev);
         });
-        let shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-        shared.error.map_or(Ok(()), Err)
+        let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.error.map_or(Ok(()), Err)
     }
 
     /// What a thread does until nothing is left to do.
     fn work(
         &self,
-        shared: &Mutex<Shared<'_>>,
+        state: &Mutex<WalkState<'_>>,
         changed: &Condvar,
         root: &OwnedFd,
         root_path: &Path,
@@ -122,7 +122,7 @@ impl Walk<'_> {
         let mut heap = Vec::new();
         let mut found = Vec::new();
         let mut buffer = vec![MaybeUninit::uninit(); LISTING];
-        let mut guard = lock(shared);
+        let mut guard = lock(state);
         loop {
             if guard.error.is_some() {
                 break;
@@ -144,9 +144,9 @@ impl Walk<'_> {
                 .map_err(|error| Error::io("open", join(root_path, &path), error))
                 .and_then(|fd| self.list(fd.as_fd(), root_path, &path, &mut buffer, &mut heap, &mut found));
 
-            guard = lock(shared);
+            guard = lock(state);
             let result = result.and_then(|()| {
-                let Shared { tree, tasks, links, .. } = &mut *guard;
+                let WalkState { tree, tasks, links, .. } = &mut *guard;
                 for file in &found {
                     self.add(tree, tasks, links, task, device, &heap, file)?;
                 }
@@ -312,6 +312,6 @@ fn join(root: &Path, path: &[u8]) -> PathBuf {
     if path.is_empty() { root.to_owned() } else { root.join(OsStr::from_bytes(path)) }
 }
 
-fn lock<'a, 't>(shared: &'a Mutex<Shared<'t>>) -> MutexGuard<'a, Shared<'t>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<'a, 't>(state: &'a Mutex<WalkState<'t>>) -> MutexGuard<'a, WalkState<'t>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -29,9 +29,9 @@ const BUFFER: usize = 256 << 10;
 /// Less than this is copied through memory even where the kernel could do it: it is as fast.
 const WORTH_COPYING: u64 = 8 << 20;
 
-/// What of the kernel's ways of copying has turned out not to work between these file systems.
+/// Copy methods of the kernel that have failed between these file systems, and are not tried again.
 #[derive(Debug, Default)]
-pub struct Ways {
+pub struct CopyMethods {
     no_clone: AtomicBool,
     no_copy: AtomicBool,
 }
@@ -51,7 +51,7 @@ pub struct Target<'a> {
     pub fd: BorrowedFd<'a>,
     /// For errors.
     pub path: &'a Path,
-    pub ways: &'a Ways,
+    pub methods: &'a CopyMethods,
     /// What is not written reads as zero.
     pub fresh: bool,
 }
@@ -116,7 +116,7 @@ impl<'a> Copier<'a> {
             if let Some((fd, base)) = opened.file() {
                 share(fd, base, target, u64::from(blob.extent) * SECTOR_SIZE, ALIGNMENT);
             }
-            if !target.ways.no_clone.load(Ordering::Relaxed) {
+            if !target.methods.no_clone.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }
@@ -197,7 +197,7 @@ impl<'a> Copier<'a> {
         if let Some((fd, base)) = opened.file() {
             from += share(fd, base + from, target, start + from, to - from);
             let worth = blob.size >= WORTH_COPYING;
-            while from < to && worth && !target.ways.no_copy.load(Ordering::Relaxed) {
+            while from < to && worth && !target.methods.no_copy.load(Ordering::Relaxed) {
                 let (mut source, mut place) = (base + from, start + from);
                 let length = usize::try_from(to - from).unwrap_or(usize::MAX);
                 match fs::copy_file_range(fd, Some(&mut source), target.fd, Some(&mut place), length) {
@@ -205,7 +205,7 @@ impl<'a> Copier<'a> {
                     Ok(length) => from += length as u64,
                     Err(Errno::INTR) => {}
                     // Nothing is wrong that reading and writing would not tell.
-                    Err(_) => target.ways.no_copy.store(true, Ordering::Relaxed),
+                    Err(_) => target.methods.no_copy.store(true, Ordering::Relaxed),
                 }
             }
         }
@@ -224,13 +224,13 @@ impl<'a> Copier<'a> {
 fn share(fd: BorrowedFd<'_>, from: u64, target: &Target<'_>, to: u64, length: u64) -> u64 {
     let whole = length / ALIGNMENT * ALIGNMENT;
     let aligned = from.is_multiple_of(ALIGNMENT) && to.is_multiple_of(ALIGNMENT);
-    if !aligned || whole == 0 || target.ways.no_clone.load(Ordering::Relaxed) {
+    if !aligned || whole == 0 || target.methods.no_clone.load(Ordering::Relaxed) {
         return 0;
     }
     match clone_range(fd, from, whole, target.fd.as_fd(), to) {
         Ok(()) => whole,
         Err(_) => {
-            target.ways.no_clone.store(true, Ordering::Relaxed);
+            target.methods.no_clone.store(true, Ordering::Relaxed);
             0
         }
     }

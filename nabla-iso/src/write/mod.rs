@@ -10,8 +10,8 @@ use crate::{
     plan::Plan,
     progress::{Phase, Progress},
 };
-use copy::{Copier, Target, Ways};
-use output::{Output, Place};
+use copy::{Copier, CopyMethods, Target};
+use output::{Output, TargetKind};
 use rustix::fd::AsFd;
 use std::{
     io::Write,
@@ -41,10 +41,10 @@ impl Plan {
     /// the progress callback said so. What had the name before is still there then, unless it is a device.
     pub fn write_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let output = Output::open(path.as_ref())?;
-        match output.place() {
-            Place::Stream => self.write_named(output.file(), path.as_ref()),
-            place => {
-                self.write_places(&output, place == Place::File)?;
+        match output.kind() {
+            TargetKind::Stream => self.write_named(output.file(), path.as_ref()),
+            kind => {
+                self.write_places(&output, kind == TargetKind::File)?;
                 output.finish(self.sync)
             }
         }
@@ -60,18 +60,22 @@ impl Plan {
     }
 
     fn write_named(&self, stream: impl Write + Send, name: &Path) -> Result<(), Error> {
-        let work = Work::new(self, Units::in_small_chunks());
-        let line = Line { place: Mutex::new(Front { stream, turn: 0, at: 0 }), moved: Condvar::new(), name };
-        work.by_threads(|| {
+        let work = WorkQueue::new(self, Units::in_small_chunks());
+        let ordered = OrderedStream {
+            state: Mutex::new(StreamState { stream, next: 0, at: 0 }),
+            advanced: Condvar::new(),
+            name,
+        };
+        work.run(|| {
             let mut copier = Copier::new(self);
-            while let Some((turn, unit)) = work.next() {
+            while let Some((number, unit)) = work.next() {
                 let bytes = copier.gather(unit);
-                let written = bytes.and_then(|bytes| line.write(&work, turn, unit.offset(self), bytes));
+                let written = bytes.and_then(|bytes| ordered.write(&work, number, unit.offset(self), bytes));
                 work.done(unit, written);
-                line.moved.notify_all();
+                ordered.advanced.notify_all();
             }
         })?;
-        line.finish(self.size())
+        ordered.finish(self.size())
     }
 
     /// Writes each piece to where it belongs.
@@ -79,13 +83,13 @@ impl Plan {
         if fresh {
             output.set_length(self.size())?;
         }
-        let ways = Ways::default();
-        let target = Target { fd: output.file().as_fd(), path: output.path(), ways: &ways, fresh };
+        let methods = CopyMethods::default();
+        let target = Target { fd: output.file().as_fd(), path: output.path(), methods: &methods, fresh };
         if fresh {
             Copier::new(self).prepare(&target)?;
         }
-        let work = Work::new(self, Units::default());
-        work.by_threads(|| {
+        let work = WorkQueue::new(self, Units::default());
+        work.run(|| {
             let mut copier = Copier::new(self);
             while let Some((_, unit)) = work.next() {
                 work.done(unit, copier.write(unit, &target));
@@ -94,7 +98,7 @@ impl Plan {
         if fresh { Ok(()) } else { self.write_gaps(&target) }
     }
 
-    /// Writes the zeros behind files, which are there already in a file that is new.
+    /// Writes the zeros after files, which are there already in a file that is new.
     fn write_gaps(&self, target: &Target<'_>) -> Result<(), Error> {
         let mut at = self.metadata_size();
         for &file in &self.files {
@@ -107,8 +111,8 @@ impl Plan {
     }
 }
 
-/// What the threads share: the pieces that are left, how far they are, and what went wrong.
-struct Work<'a> {
+/// What the threads share: the pieces that are left, the progress, and the first error.
+struct WorkQueue<'a> {
     plan: &'a Plan,
     left: Mutex<(usize, Units)>,
     failed: Mutex<Option<Error>>,
@@ -116,14 +120,14 @@ struct Work<'a> {
     bytes: AtomicU64,
 }
 
-impl<'a> Work<'a> {
+impl<'a> WorkQueue<'a> {
     fn new(plan: &'a Plan, units: Units) -> Self {
         let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { plan, left: Mutex::new((0, units)), failed: Mutex::new(None), files, bytes }
     }
 
-    /// Has every thread do this.
-    fn by_threads(&self, job: impl Fn() + Sync) -> Result<(), Error> {
+    /// Runs this on every thread.
+    fn run(&self, job: impl Fn() + Sync) -> Result<(), Error> {
         thread::scope(|scope| {
             for _ in 1..self.plan.threads.max(1) {
                 scope.spawn(&job);
@@ -148,9 +152,9 @@ impl<'a> Work<'a> {
         lock(&self.failed).is_some()
     }
 
-    /// Counts a piece and tells about it, or keeps what went wrong first.
+    /// Counts and reports a piece, or keeps the first error.
     fn done(&self, unit: Unit, result: Result<(), Error>) {
-        let told = result.and_then(|()| {
+        let result = result.and_then(|()| {
             let (files, bytes) = unit.amount(self.plan);
             let files = self.files.fetch_add(files, Ordering::Relaxed) + files;
             let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -163,50 +167,50 @@ impl<'a> Work<'a> {
                 bytes_total,
             })
         });
-        if let Err(error) = told {
+        if let Err(error) = result {
             lock(&self.failed).get_or_insert(error);
         }
     }
 }
 
-/// A stream to which threads write their pieces in turn.
-struct Line<'a, W> {
-    place: Mutex<Front<W>>,
-    moved: Condvar,
+/// A stream to which threads write their pieces in order.
+struct OrderedStream<'a, W> {
+    state: Mutex<StreamState<W>>,
+    advanced: Condvar,
     name: &'a Path,
 }
 
-struct Front<W> {
+struct StreamState<W> {
     stream: W,
-    /// Whose turn it is.
-    turn: usize,
+    /// Number of the piece that is written next.
+    next: usize,
     /// Bytes written.
     at: u64,
 }
 
-impl<W: Write> Line<'_, W> {
-    /// Waits for its turn and writes a piece that belongs at `offset`.
-    fn write(&self, work: &Work<'_>, turn: usize, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let waits = |front: &mut Front<W>| front.turn != turn && !work.has_failed();
-        let front = self.moved.wait_while(lock(&self.place), waits);
-        let mut front = front.unwrap_or_else(PoisonError::into_inner);
-        if front.turn != turn {
-            // What failed is told by whom it happened to.
+impl<W: Write> OrderedStream<'_, W> {
+    /// Waits until the pieces before it are written, and writes a piece that belongs at `offset`.
+    fn write(&self, work: &WorkQueue<'_>, number: usize, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let pending = |state: &mut StreamState<W>| state.next != number && !work.has_failed();
+        let state = self.advanced.wait_while(lock(&self.state), pending);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        if state.next != number {
+            // The thread that failed reports it.
             return Ok(());
         }
-        front.fill(offset).and_then(|()| front.put(bytes)).map_err(|e| Error::io("write", self.name, e))?;
-        front.turn += 1;
+        state.fill(offset).and_then(|()| state.put(bytes)).map_err(|e| Error::io("write", self.name, e))?;
+        state.next += 1;
         Ok(())
     }
 
     fn finish(self, size: u64) -> Result<(), Error> {
-        let mut front = self.place.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let result = front.fill(size).and_then(|()| front.stream.flush());
+        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let result = state.fill(size).and_then(|()| state.stream.flush());
         result.map_err(|error| Error::io("write", self.name, error))
     }
 }
 
-impl<W: Write> Front<W> {
+impl<W: Write> StreamState<W> {
     fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)?;
         self.at += bytes.len() as u64;

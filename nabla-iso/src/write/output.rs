@@ -17,7 +17,7 @@ use std::{
 
 /// What an image is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum TargetKind {
     /// A file that is new.
     File,
     /// A device, which has something on it.
@@ -31,7 +31,7 @@ pub enum Place {
 pub struct Output {
     path: PathBuf,
     file: File,
-    place: Place,
+    kind: TargetKind,
     /// The name that the file has meanwhile, if any.
     temporary: Option<PathBuf>,
 }
@@ -54,8 +54,9 @@ impl Output {
             }
             let file = fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty());
             let file = file.map_err(|error| Error::io("open", &path, error))?.into();
-            let place = if there.file_type().is_block_device() { Place::Device } else { Place::Stream };
-            return Ok(Self { path, file, place, temporary: None });
+            let kind =
+                if there.file_type().is_block_device() { TargetKind::Device } else { TargetKind::Stream };
+            return Ok(Self { path, file, kind, temporary: None });
         }
         let Some(name) = path.file_name() else { return Err(Error::io("write", &path, Errno::ISDIR)) };
         let directory = directory_of(&path);
@@ -64,23 +65,23 @@ impl Output {
         let mode = Mode::from_raw_mode(0o666);
         let failed = |error: Errno| Error::io("make a file in", directory, error);
         match fs::open(directory, flags | OFlags::TMPFILE, mode) {
-            Ok(file) => Ok(Self { path, file: file.into(), place: Place::File, temporary: None }),
+            Ok(file) => Ok(Self { path, file: file.into(), kind: TargetKind::File, temporary: None }),
             // The file system has no files without names.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 let (file, temporary) = free_name(directory, name, |temporary| {
                     fs::open(temporary, flags | OFlags::CREATE | OFlags::EXCL, mode)
                 })
                 .map_err(failed)?;
-                // So that nobody takes it for a leftover. Nobody else has it open.
+                // So that it is not taken for a stale one. No other program has it open.
                 let _ = fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-                Ok(Self { path, file: file.into(), place: Place::File, temporary: Some(temporary) })
+                Ok(Self { path, file: file.into(), kind: TargetKind::File, temporary: Some(temporary) })
             }
             Err(error) => Err(failed(error)),
         }
     }
 
-    pub const fn place(&self) -> Place {
-        self.place
+    pub const fn kind(&self) -> TargetKind {
+        self.kind
     }
 
     pub const fn file(&self) -> &File {
@@ -102,7 +103,7 @@ impl Output {
         if sync {
             fs::fsync(&self.file).map_err(|error| failed(&self.path, error))?;
         }
-        if self.place != Place::File {
+        if self.kind != TargetKind::File {
             return Ok(());
         }
         if self.temporary.is_none() {
