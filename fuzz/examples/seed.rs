@@ -4,9 +4,9 @@
 mod common;
 
 use common::{
-    elf::{ElfBuilder, PT_INTERP, PT_NOTE, R, RW, RWX, RX, ehdr, in_phdr, note, phdr, poke},
+    elf::{ElfBuilder, PT_INTERP, PT_NOTE, R, RW, RWX, RX, ehdr, in_phdr, note, phdr, poke, with_symbols},
     guests::{
-        CALL_POINTER, CODE, EXIT, PPOLL, TEXT, abi1, guest, index, legacy_code, manifest, mft1, out,
+        CALL_POINTER, CODE, EXIT, PPOLL, TEXT, abi1, guest, index, legacy_code, manifest, mft1, net1, out,
         segments, spt_v2, two_devices,
     },
 };
@@ -78,6 +78,8 @@ fn images() -> Seeds {
         ("hvt-without-note", outs(&[0x501, 0x502, 0x50a])),
         ("spt-without-note", legacy(&[PPOLL, EXIT])),
         ("nabla-2018", legacy(&[CALL_POINTER; 3])),
+        ("symbols", with_symbols(&spt_v2(), &["main", "rump_init"])),
+        ("net-note", segments().unloaded(PT_NOTE, &[abi1(2, 2), net1(1), mft1(&devices.encode())].concat()).build()),
         ("truncated", spt_v2()[..1000].to_vec()),
         ("script", b"#!/bin/sh\n".to_vec()),
     ];

@@ -1,9 +1,11 @@
 //! `nabla inspect`.
 
 use crate::{output, run::abi_parser};
+use anyhow::Context;
 use clap::Args;
 use nabla_core::{Abi, AbiSource, ByteSize, Image, ReadAt, Warning};
 use nabla_monitor::ImageFile;
+use nabla_net::ConfigStyle;
 use serde::Serialize;
 use std::{fmt::Write, path::PathBuf};
 
@@ -35,7 +37,10 @@ pub struct InspectArgs {
 /// Prints what is in an image.
 pub fn main(args: &InspectArgs) -> anyhow::Result<u8> {
     let open = ImageFile::open(&args.image)?.parse(args.abi)?;
-    let description = Description::new(args.image.display().to_string(), open.file().size(), open.image());
+    let (file, image) = (open.file(), open.image());
+    let style = ConfigStyle::of_image(image, file)
+        .with_context(|| format!("cannot read the symbols of image '{}'", args.image.display()))?;
+    let description = Description::new(args.image.display().to_string(), file.size(), image, style);
     if args.json {
         output::print_json(&description)?;
     } else {
@@ -59,6 +64,8 @@ struct Description {
     entry: String,
     image_end: String,
     minimum_memory: u64,
+    net_config: Option<&'static str>,
+    net_config_source: Option<&'static str>,
     devices: Vec<Device>,
     segments: Vec<Segment>,
     warnings: Vec<WarningJson>,
@@ -89,7 +96,7 @@ struct WarningJson {
 }
 
 impl Description {
-    fn new(path: String, file_size: u64, image: &Image) -> Self {
+    fn new(path: String, file_size: u64, image: &Image, style: Option<ConfigStyle>) -> Self {
         let (abi_source, abi_reasons) = match image.abi_source() {
             AbiSource::Note => ("note", Vec::new()),
             AbiSource::Guess { reasons } => ("guess", reasons.clone()),
@@ -123,6 +130,9 @@ impl Description {
             entry: format!("{:#x}", image.entry()),
             image_end: format!("{:#x}", image.end()),
             minimum_memory: image.minimum_memory().as_u64(),
+            net_config: style.map(ConfigStyle::name),
+            net_config_source: style
+                .map(|style| if style == ConfigStyle::Nabla { "note" } else { "symbols" }),
             devices: image.manifest().devices().map(device).collect(),
             segments: image.segments().iter().map(segment).collect(),
             warnings: image.warnings().iter().map(warning).collect(),
@@ -156,6 +166,14 @@ impl Description {
             self.image_end
         )?;
         self.write_devices(out)?;
+        match (self.net_config, self.net_config_source) {
+            (Some(style), Some("note")) => writeln!(out, "net args  {style}, as its network note says")?,
+            (Some(style), _) => writeln!(out, "net args  {style}, as its symbols show")?,
+            (None, _) if self.devices.iter().any(|device| device.kind == "net") => {
+                writeln!(out, "net args  unknown; nabla run --net-config says it")?;
+            }
+            (None, _) => {}
+        }
         self.write_segments(out)?;
         for (i, warning) in self.warnings.iter().enumerate() {
             writeln!(out, "{:<9} {}", if i == 0 { "warnings" } else { "" }, warning.message)?;

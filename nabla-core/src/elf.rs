@@ -1,7 +1,8 @@
 //! The ELF file of a guest: strict validation of what is loaded, tolerance for what is not.
 //!
 //! Source: System V ABI, chapters "Object Files" and "Program Loading"; Solo5's `elf.c` for what existing guests
-//! rely on. Section headers are never read: nothing at run time depends on them.
+//! rely on. Parsing reads no section headers, since nothing that is loaded depends on them;
+//! [`Image::find_symbols`](crate::Image::find_symbols) does.
 //!
 //! Two deliberate differences from Solo5's tenders: a segment without bytes in the file is loaded as zeros with the
 //! permissions it asks for (they skip it, which comes to the same for `.bss`), and two segments may share a page
@@ -10,11 +11,13 @@
 mod error;
 mod header;
 mod segment;
+pub(crate) mod symbols;
 
 pub use self::{
     error::ElfError,
     header::ProgramHeader,
     segment::{FileRange, OddHeader, PageRange, Permissions, Segment},
+    symbols::{MAX_NAMES_SIZE, MAX_SECTIONS, MAX_SYMBOLS_SIZE, SectionTable},
 };
 
 use self::header::read_headers;
@@ -51,6 +54,8 @@ pub struct Elf {
     pub interp: Option<FileRange>,
     /// Headers that are not loaded and look odd, as real guests have them.
     pub odd_headers: Vec<OddHeader>,
+    /// Where the section headers are said to be.
+    pub sections: SectionTable,
 }
 
 impl Elf {
@@ -61,9 +66,15 @@ impl Elf {
     /// The first thing found wrong, by field and value.
     pub fn parse<S: ReadAt + ?Sized>(source: &S) -> Result<Self, ElfError> {
         let size = source.size();
-        let (entry, headers) = read_headers(source, size)?;
-        let mut elf =
-            Self { entry, segments: Vec::new(), notes: Vec::new(), interp: None, odd_headers: Vec::new() };
+        let (entry, headers, sections) = read_headers(source, size)?;
+        let mut elf = Self {
+            entry,
+            segments: Vec::new(),
+            notes: Vec::new(),
+            interp: None,
+            odd_headers: Vec::new(),
+            sections,
+        };
         for (index, header) in (0_u16..).zip(&headers) {
             match header.kind {
                 PT_NULL => {}

@@ -1,8 +1,8 @@
 //! What is in the file of a guest.
 
 use crate::{
-    abi::{self, PAGE_SIZE},
-    elf::{Elf, ElfError, MAX_ADDRESS, OddHeader, PT_INTERP, PT_NOTE, PageRange, Segment},
+    abi::{self, PAGE_SIZE, net1},
+    elf::{Elf, ElfError, MAX_ADDRESS, OddHeader, PT_INTERP, PT_NOTE, PageRange, Segment, symbols},
     legacy,
     manifest::{DeviceKind, DeviceName, Manifest, ManifestError},
     note::{NoteError, Notes},
@@ -248,6 +248,7 @@ pub struct Image {
     abi_source: AbiSource,
     elf: Elf,
     manifest: Manifest,
+    net_note: Option<net1::Info>,
     warnings: Vec<Warning>,
 }
 
@@ -295,7 +296,7 @@ impl Image {
         };
         let host_executable = !has_nonexistent_interp(source, &elf).map_err(ElfError::from)?;
         let warnings = warnings(&elf, &notes, &manifest, host_executable);
-        Ok(Self { abi, abi_source, elf, manifest, warnings })
+        Ok(Self { abi, abi_source, elf, manifest, net_note: notes.net, warnings })
     }
 
     /// The ABI.
@@ -346,6 +347,31 @@ impl Image {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// What the guest's note [NET1](net1) says about network arguments; `None` without the note.
+    #[must_use]
+    pub fn net_note(&self) -> Option<net1::Info> {
+        self.net_note
+    }
+
+    /// Which of `names` the symbol table (`.symtab`) of the image's file defines as functions or variables: one answer
+    /// for each of these different names. `source` is what the image was parsed from.
+    ///
+    /// All answers are no when the file has no symbol table or one that makes no sense, and for an empty name. The cost
+    /// is linear in the table and its names. What follows the first [`MAX_SECTIONS`](crate::elf::MAX_SECTIONS)
+    /// section headers, [`MAX_SYMBOLS_SIZE`](crate::elf::MAX_SYMBOLS_SIZE) bytes of the table and
+    /// [`MAX_NAMES_SIZE`](crate::elf::MAX_NAMES_SIZE) bytes of names is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn find_symbols<S: ReadAt + ?Sized, const N: usize>(
+        &self,
+        source: &S,
+        names: [&str; N],
+    ) -> Result<[bool; N], SourceError> {
+        symbols::find(source, self.elf.sections, names)
     }
 
     /// What is unusual.

@@ -9,7 +9,6 @@
 //! * [`Image`]: what is in a file: which ABI, which devices, which segments, what is unusual about it.
 //! * [`Manifest`]: the devices a guest declares; parsed, validated, filled in and encoded.
 //! * [`CommandLine`] and [`layout`]: what the monitor puts into a guest's memory before it starts.
-//! * [`net`]: what a guest is told about its network, and how guests of each kind are told.
 //!
 //! ```
 //! # #[cfg(feature = "std")] {
@@ -50,8 +49,6 @@ pub mod legacy;
 mod mac;
 #[cfg(feature = "image")]
 mod manifest;
-#[cfg(feature = "image")]
-pub mod net;
 #[cfg(feature = "image")]
 mod note;
 #[cfg(feature = "image")]

@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         ABI1_NOTE_ALIGN, ABI1_NOTE_TYPE, Abi1Info, MFT1_NOTE_ALIGN, MFT1_NOTE_TYPE, NOTE_HEADER_SIZE,
-        NOTE_NAME, mft,
+        NOTE_NAME, mft, net1,
     },
     elf::FileRange,
     source::{ReadAt, SourceError, read_vec},
@@ -20,7 +20,7 @@ const MAX_MANIFEST_SIZE: usize = MFT1_NOTE_ALIGN - NOTE_HEADER_SIZE % MFT1_NOTE_
     + size_of::<mft::Header>()
     + mft::MAX_ENTRIES as usize * size_of::<mft::Entry>();
 
-/// What can be wrong with a note of Solo5.
+/// What can be wrong with a note of Solo5 or Nabla.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NoteError {
@@ -29,7 +29,7 @@ pub enum NoteError {
     Source(#[from] SourceError),
     /// A note reaches past the end of its program header or of the file.
     #[error(
-        "a Solo5 note of type {note_type:#x} in program header {index} has {size} bytes (n_descsz), and only {available} are there"
+        "a note of type {note_type:#x} in program header {index} has {size} bytes (n_descsz), and only {available} are there"
     )]
     Truncated {
         /// Index of the program header.
@@ -53,6 +53,12 @@ pub enum NoteError {
         /// Its size in bytes (`n_descsz`), with the padding before the manifest.
         size: usize,
     },
+    /// The note about network arguments is too small.
+    #[error("the note about network arguments (NET1) has {size} bytes (n_descsz), and must have at least 4")]
+    NetSize {
+        /// Its size in bytes (`n_descsz`).
+        size: usize,
+    },
 }
 
 /// The notes that matter, as found.
@@ -61,6 +67,7 @@ pub(crate) struct Notes {
     pub abi: Option<Abi1Info>,
     /// Content of the manifest note, without the padding before it.
     pub manifest: Option<Vec<u8>>,
+    pub net: Option<net1::Info>,
     /// A second note of a type was there and ignored.
     pub duplicate: bool,
 }
@@ -82,40 +89,47 @@ impl Notes {
                 // Not ours, or nothing is left of it: ours has a name of 8 bytes.
                 return Ok(());
             };
-            let ours = namesz as usize == NOTE_NAME.len() && name.starts_with(&NOTE_NAME);
+            let is_owner = |owner: &[u8; 6]| namesz as usize == owner.len() && name.starts_with(owner);
+            let owner = [NOTE_NAME, net1::NOTE_NAME].into_iter().find(is_owner);
             let Some(descriptor) = rest.get(..descsz as usize) else {
-                return if ours {
+                return if owner.is_some() {
                     Err(NoteError::Truncated { index, note_type, size: descsz, available: rest.len() })
                 } else {
                     Ok(())
                 };
             };
-            if ours {
-                self.add(note_type, descriptor)?;
+            if let Some(owner) = owner {
+                self.add(owner, note_type, descriptor)?;
             }
             bytes = padded(descsz).and_then(|end| rest.get(end..)).unwrap_or_default();
         }
         Ok(())
     }
 
-    fn add(&mut self, note_type: u32, descriptor: &[u8]) -> Result<(), NoteError> {
+    fn add(&mut self, owner: [u8; 6], note_type: u32, descriptor: &[u8]) -> Result<(), NoteError> {
         const ABI_PADDING: usize = NOTE_HEADER_SIZE.next_multiple_of(ABI1_NOTE_ALIGN) - NOTE_HEADER_SIZE;
         const MANIFEST_PADDING: usize = NOTE_HEADER_SIZE.next_multiple_of(MFT1_NOTE_ALIGN) - NOTE_HEADER_SIZE;
         let size = descriptor.len();
-        match note_type {
-            ABI1_NOTE_TYPE => {
+        match (owner, note_type) {
+            (NOTE_NAME, ABI1_NOTE_TYPE) => {
                 let info = descriptor.get(ABI_PADDING..).and_then(|d| Abi1Info::read_from_bytes(d).ok());
                 let info = info.ok_or(NoteError::AbiSize { size })?;
                 self.duplicate |= self.abi.is_some();
                 self.abi.get_or_insert(info);
             }
-            MFT1_NOTE_TYPE => {
+            (NOTE_NAME, MFT1_NOTE_TYPE) => {
                 let content = descriptor.get(MANIFEST_PADDING..).unwrap_or_default();
                 if content.len() < size_of::<mft::Header>() || size > MAX_MANIFEST_SIZE {
                     return Err(NoteError::ManifestSize { size });
                 }
                 self.duplicate |= self.manifest.is_some();
                 self.manifest.get_or_insert_with(|| content.to_vec());
+            }
+            (net1::NOTE_NAME, net1::NOTE_TYPE) => {
+                let (info, _) =
+                    net1::Info::read_from_prefix(descriptor).map_err(|_| NoteError::NetSize { size })?;
+                self.duplicate |= self.net.is_some();
+                self.net.get_or_insert(info);
             }
             _ => {}
         }

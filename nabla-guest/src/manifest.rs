@@ -1,7 +1,7 @@
 //! The manifest: which devices the guest wants, encoded at compile time into the note "MFT1".
 
 use nabla_core::abi::{
-    MFT1_NOTE_ALIGN, MFT1_NOTE_TYPE, NOTE_HEADER_SIZE, NoteHeader,
+    MFT1_NOTE_ALIGN, MFT1_NOTE_TYPE, NOTE_HEADER_SIZE, NOTE_NAME, NoteHeader,
     mft::{Entry, Header, MAX_ENTRIES, NAME_MAX, VERSION},
 };
 
@@ -57,7 +57,7 @@ impl<const N: usize> ManifestNote<N> {
         #[expect(clippy::cast_possible_truncation, reason = "there are at most 64 entries")]
         let (size, count) = ((size_of::<Self>() - NOTE_HEADER_SIZE) as u32, N as u32);
         Self {
-            note: NoteHeader::new(MFT1_NOTE_TYPE, size),
+            note: NoteHeader::new(NOTE_NAME, MFT1_NOTE_TYPE, size),
             padding: 0,
             header: Header { version: VERSION, entries: count },
             entries,

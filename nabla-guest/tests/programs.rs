@@ -144,7 +144,8 @@ impl Elf {
         &bytes[20..]
     }
 
-    fn check_layout(&self) {
+    /// The layout of a guest that has this note after OpenBSD's.
+    fn check_layout(&self, net_note: &[u8]) {
         let [text, rodata, data] = self.of_kind(PT_LOAD)[..] else { panic!("{:x?}", self.segments) };
         assert_eq!([text.flags, rodata.flags, data.flags], [5, 4, 6]);
         assert_eq!(text.address, GUEST_MIN_BASE);
@@ -159,7 +160,8 @@ impl Elf {
         let [interp] = self.of_kind(PT_INTERP)[..] else { panic!("{:x?}", self.segments) };
         assert_eq!(self.bytes[interp.file.clone()], *INTERP);
         let first = &self.bytes[self.of_kind(PT_NOTE)[0].file.clone()];
-        assert_eq!(first, b"\x08\0\0\0\x04\0\0\0\x01\0\0\0OpenBSD\0\0\0\0\0");
+        let openbsd = b"\x08\0\0\0\x04\0\0\0\x01\0\0\0OpenBSD\0\0\0\0\0";
+        assert_eq!(*first, [openbsd, net_note].concat());
         assert_eq!(self.of_kind(PT_NOTE).len(), 3);
     }
 }
@@ -182,7 +184,7 @@ fn every_profile_gives_the_layout_and_notes_of_the_abi() {
     for profile in ["dev", "release", "small"] {
         let path = program.build(profile, &[]);
         let elf = Elf::read(&path);
-        elf.check_layout();
+        elf.check_layout(b"");
         let abi: Vec<u8> = [TARGET_SPT, 2, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
         assert_eq!(elf.note(ABI1_NOTE_TYPE), abi);
         let manifest = elf.note(MFT1_NOTE_TYPE);
@@ -195,11 +197,32 @@ fn every_profile_gives_the_layout_and_notes_of_the_abi() {
     }
 }
 
+/// What takes addresses from arguments.
+const TOLD: &str = r#"
+    nabla_guest::entry!(main, net "service0");
+    fn main() -> Result<(), nabla_guest::tcpip::SettingsError> {
+        let (settings, _) = nabla_guest::tcpip::Settings::from_args()?;
+        nabla_guest::println!("{}", settings.addresses.len());
+        Ok(())
+    }
+"#;
+
+#[test]
+fn note_about_network_arguments_is_in_guests_that_take_them_and_in_no_others() {
+    const NOTE: &[u8] = b"\x06\0\0\0\x04\0\0\0NET1Nabla\0\0\0\x01\0\0\0";
+    let (told, other) = (Program::new("told", TOLD), Program::new("other", MAIN));
+    for profile in ["dev", "release", "small"] {
+        for (program, note) in [(&told, NOTE), (&other, b"")] {
+            Elf::read(&program.build(profile, &["--features", "nabla-guest/tcpip"])).check_layout(note);
+        }
+    }
+}
+
 #[test]
 fn hvt_wins_over_spt() {
     let program = Program::new("hvt", "nabla_guest::entry!(main); fn main() {}");
     let elf = Elf::read(&program.build("release", &["--features", "nabla-guest/hvt"]));
-    elf.check_layout();
+    elf.check_layout(b"");
     assert_eq!(elf.note(ABI1_NOTE_TYPE)[..8], [TARGET_HVT.to_le_bytes(), 2_u32.to_le_bytes()].concat());
     assert_eq!(elf.note(MFT1_NOTE_TYPE).len(), 12 + 104);
 }

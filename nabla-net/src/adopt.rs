@@ -1,6 +1,7 @@
 //! Giving a guest the interface that a container engine prepared.
 
 use crate::{
+    config::{NetConfig, NetRoute},
     error::{Error, ErrorKind},
     gc,
     link::{self, Link, object},
@@ -11,10 +12,7 @@ use crate::{
     tap::CreatedTap,
     tc,
 };
-use nabla_core::{
-    MacAddress,
-    net::{NetConfig, NetRoute},
-};
+use nabla_core::MacAddress;
 use nabla_tap::{Tap, TapOptions};
 
 /// How a guest's tap is connected to the interface that it adopts.

@@ -1,15 +1,13 @@
 //! A network that only the host and one guest are in.
 
 use crate::{
+    config::{Cidr, NetConfig},
     error::{Error, ErrorKind},
     link::object,
     network::Network,
     tap::CreatedTap,
 };
-use nabla_core::{
-    MacAddress,
-    net::{Cidr, NetConfig},
-};
+use nabla_core::MacAddress;
 use nabla_tap::TapOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -10,6 +10,8 @@
 //!   [`Network::collect_garbage`]: what is made here carries the mark of its [`Owner`].
 //! * [`Network::adopt`] gives a guest the interface that a container engine has prepared for a container.
 //! * [`Network::lend`] gives a guest a network of its own that only the host is in.
+//! * [`NetConfig`] is what a guest is told about an interface, [`ConfigStyle`] how: by which arguments, and how its image
+//!   shows that.
 //! * [`Forwarder`] passes connections to a port of the host on to a guest.
 //!
 //! ```
@@ -34,6 +36,7 @@
 
 mod address;
 mod adopt;
+mod config;
 mod error;
 mod forward;
 mod gc;
@@ -54,6 +57,7 @@ mod tc;
 pub use crate::{
     address::Address,
     adopt::{AdoptOptions, Adopted, Connection},
+    config::{Cidr, ConfigStyle, NetConfig, NetRoute, ParseCidrError, ParseConfigStyleError, Rumprun},
     error::{Error, ErrorKind},
     forward::Forwarder,
     gc::Leftover,
@@ -67,8 +71,5 @@ pub use crate::{
     route::Route,
     tap::CreatedTap,
 };
-pub use nabla_core::{
-    MacAddress,
-    net::{Cidr, ConfigStyle, NetConfig, NetRoute},
-};
+pub use nabla_core::MacAddress;
 pub use nabla_tap::{Tap, TapOptions};

@@ -1,7 +1,9 @@
 //! Guards: what was made or changed, and how that is undone.
 
-use crate::{Neighbour, Route, address, error::Error, link, neighbour, network::Network, route, tc};
-use nabla_core::{MacAddress, net::Cidr};
+use crate::{
+    Neighbour, Route, address, config::Cidr, error::Error, link, neighbour, network::Network, route, tc,
+};
+use nabla_core::MacAddress;
 use std::ops::Deref;
 
 /// Something that was made or changed in a network, and is undone when this is dropped.

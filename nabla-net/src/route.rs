@@ -1,11 +1,11 @@
 //! Routes of the main table.
 
 use crate::{
+    config::Cidr,
     error::Error,
     network::Network,
     owned::{Owned, Undo},
 };
-use nabla_core::net::Cidr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,

@@ -4,8 +4,7 @@ use super::list::{InterfaceJson, interface};
 use crate::output;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use nabla_core::net::Cidr;
-use nabla_net::{Link, Network, Owned, TapOptions};
+use nabla_net::{Cidr, Link, Network, Owned, TapOptions};
 use serde::Serialize;
 use std::{fs, path::PathBuf};
 

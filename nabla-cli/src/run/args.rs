@@ -8,8 +8,8 @@ use clap::{
     Args,
     builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
 };
-use nabla_core::net::ConfigStyle;
 use nabla_monitor::{Abi, ByteSize, Identity};
+use nabla_net::ConfigStyle;
 use std::{ffi::OsString, path::PathBuf};
 
 /// Memory of a guest unless said otherwise.

@@ -1,9 +1,8 @@
 //! What `--net` and `-p` take.
 
 use super::device::{Parts, TapSource};
-use nabla_core::net::{Cidr, NetConfig};
 use nabla_monitor::MacAddress;
-use nabla_net::Connection;
+use nabla_net::{Cidr, Connection, NetConfig};
 use std::{
     ffi::OsStr,
     fmt,

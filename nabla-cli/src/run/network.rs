@@ -7,10 +7,15 @@ use super::{
 };
 use crate::output;
 use anyhow::{Context, bail};
-use nabla_core::net::{ConfigStyle, NetConfig};
 use nabla_monitor::{NetDevice, OpenImage};
-use nabla_net::{AdoptOptions, Forwarder, LendOptions, Link, Namespace, Network, Owned, TapOptions};
+use nabla_net::{
+    AdoptOptions, ConfigStyle, Forwarder, LendOptions, Link, Namespace, NetConfig, Network, Owned, TapOptions,
+};
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path};
+
+/// Said when nothing shows how the guest is told its address.
+const NOT_TOLD: &str = "the guest is not told its address, since neither a note nor the symbols of its image show how; say it: \
+    --net-config nabla for guests that use nabla-guest, or mirage, rumprun or none";
 
 /// Whether something has to be undone when the guest has ended, so that nabla must stay. Taps that are made here go
 /// away by themselves.
@@ -149,23 +154,20 @@ impl Networks {
 
     /// The guest's arguments: the caller's, and what it has to be told.
     pub fn arguments(&mut self, args: &RunArgs, image: &OpenImage) -> anyhow::Result<Vec<OsString>> {
-        let known: Vec<_> =
-            self.configs.iter().filter(|config| !config.addresses.is_empty()).cloned().collect();
-        if known.is_empty() && args.net_config.is_none() {
+        let is_known = self.configs.iter().any(|config| !config.addresses.is_empty());
+        if !is_known && args.net_config.is_none() {
             return Ok(args.args.clone());
         }
-        let style = match args.net_config {
-            Some(style) => style,
-            None => ConfigStyle::of_image(image.file()),
+        let Some(style) = (match args.net_config {
+            Some(style) => Some(style),
+            None => ConfigStyle::of_image(image.image(), image.file())
+                .with_context(|| format!("cannot read the symbols of image '{}'", args.image.display()))?,
+        }) else {
+            self.notes.push(NOT_TOLD.to_owned());
+            return Ok(args.args.clone());
         };
         tracing::info!(%style, "the guest is told about its network");
         if style == ConfigStyle::None {
-            if args.net_config.is_none() {
-                self.notes.push(
-                    "the guest is not told its address, since nothing shows how; --net-config says it"
-                        .to_owned(),
-                );
-            }
             return Ok(args.args.clone());
         }
         let own = args.args.iter().map(|arg| arg.clone().into_string());
@@ -177,7 +179,7 @@ impl Networks {
         })?;
         let program =
             args.image.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(style.arguments(&known, &program, &own).into_iter().map(OsString::from).collect())
+        Ok(style.arguments(&self.configs, &program, &own).into_iter().map(OsString::from).collect())
     }
 
     /// Says on standard error what was made.

@@ -30,6 +30,7 @@ fn json_has_the_documented_form() {
             "type": "string", "version": "number", "image": "string", "file_size": "number",
             "abi": "string", "abi_source": "string", "abi_reasons": [], "backend": "string",
             "entry": "string", "image_end": "string", "minimum_memory": "number",
+            "net_config": null, "net_config_source": null,
             "devices": [{ "index": "number", "name": "string", "kind": "string" }],
             "segments": [{
                 "index": "number", "start": "string", "end": "string", "memory_size": "number",

@@ -6,6 +6,7 @@ mod inspect;
 mod iso;
 mod machine;
 mod net;
+mod net_config;
 mod run;
 mod solo5;
 mod supervise;

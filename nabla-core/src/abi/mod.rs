@@ -1,10 +1,11 @@
 //! The structures and constants that guests and monitors share.
 //!
 //! Source: Solo5's public headers `elf_abi.h`, `mft_abi.h`, `spt_abi.h`, `hvt_abi.h` and `hvt_ring.h`,
-//! releases 0.6 to 0.12. Every structure is `repr(C)` with explicit padding; layout tests stand beside each.
+//! releases 0.6 to 0.12; [`net1`] is Nabla's own. Every structure is `repr(C)` with explicit padding; layout tests stand beside each.
 
 pub mod hvt;
 pub mod mft;
+pub mod net1;
 pub mod ring;
 pub mod spt;
 
@@ -67,7 +68,7 @@ pub struct Abi1Info {
     pub reserved1: u32,
 }
 
-/// Header and name of an ELF note owned by Solo5.
+/// Header and name of an ELF note whose owner's name has 5 letters, as Solo5 and [Nabla](net1).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoteHeader {
@@ -75,17 +76,18 @@ pub struct NoteHeader {
     pub namesz: u32,
     /// Length of what follows the name's padding, including the content's own alignment.
     pub descsz: u32,
-    /// [`ABI1_NOTE_TYPE`] or [`MFT1_NOTE_TYPE`].
+    /// [`ABI1_NOTE_TYPE`], [`MFT1_NOTE_TYPE`] or [`net1::NOTE_TYPE`].
     pub note_type: u32,
-    /// `Solo5`, padded with NULs to 8 bytes.
+    /// The owner's name, padded with NULs to 8 bytes.
     pub name: [u8; 8],
 }
 
 impl NoteHeader {
-    /// A header for a note of `note_type` whose descriptor has `descsz` bytes.
+    /// A header for a note of `owner`, with its NUL, and `note_type` whose descriptor has `descsz` bytes.
     #[must_use]
-    pub const fn new(note_type: u32, descsz: u32) -> Self {
-        Self { namesz: 6, descsz, note_type, name: *b"Solo5\0\0\0" }
+    pub const fn new(owner: [u8; 6], note_type: u32, descsz: u32) -> Self {
+        let [a, b, c, d, e, nul] = owner;
+        Self { namesz: 6, descsz, note_type, name: [a, b, c, d, e, nul, 0, 0] }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The headers as the file has them.
 
-use super::{ElfError, MAX_PROGRAM_HEADERS};
+use super::{ElfError, MAX_PROGRAM_HEADERS, SectionTable};
 use crate::source::{ReadAt, read_vec};
 use alloc::vec::Vec;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -52,11 +52,11 @@ pub struct ProgramHeader {
     pub align: u64,
 }
 
-/// The entry point and the program headers of a file of `size` bytes.
+/// The entry point and the program headers of a file of `size` bytes, and where its section headers are said to be.
 pub(super) fn read_headers<S: ReadAt + ?Sized>(
     source: &S,
     size: u64,
-) -> Result<(u64, Vec<ProgramHeader>), ElfError> {
+) -> Result<(u64, Vec<ProgramHeader>, SectionTable), ElfError> {
     const HEADER_SIZE: usize = size_of::<FileHeader>();
     const ENTRY_SIZE: usize = size_of::<ProgramHeader>();
 
@@ -78,7 +78,12 @@ pub(super) fn read_headers<S: ReadAt + ?Sized>(
         .chunks_exact(ENTRY_SIZE)
         .filter_map(|chunk| ProgramHeader::read_from_bytes(chunk).ok())
         .collect();
-    Ok((entry, headers))
+    let sections = SectionTable {
+        offset: header.section_headers_offset,
+        entry_size: header.section_header_size,
+        count: header.section_header_count,
+    };
+    Ok((entry, headers, sections))
 }
 
 /// Checks what Solo5's tenders check. Like them it does not look at `EI_OSABI`, which toolchains fill in as they

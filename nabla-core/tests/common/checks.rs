@@ -47,7 +47,10 @@ pub fn image(file: &[u8]) -> Result<Image, ImageError> {
         64 + 128 * 56 + 128 * (file.len().min(64 << 10)) + 2 * 128 * file.len() + 64 * file.len() / 1024;
     assert!(source.read.get() <= limit, "{} of {} bytes read", source.read.get(), file.len());
     match &result {
-        Ok(image) => check_image(image, file.len()),
+        Ok(image) => {
+            check_image(image, file.len());
+            check_symbols(image, file);
+        }
         Err(error) => check_error(error),
     }
     check_elf(file);
@@ -106,6 +109,14 @@ fn check_image(image: &Image, file_size: usize) {
         }
     }
     check_manifest(image.manifest());
+}
+
+/// Looking for symbols reads the section headers, the table and the names once, and does not fail.
+fn check_symbols(image: &Image, file: &[u8]) {
+    let source = Metered { bytes: file, read: Cell::new(0) };
+    let found = image.find_symbols(&source, ["rump_init", "", "main"]).unwrap();
+    assert!(!found[1]);
+    assert!(source.read.get() <= 3 * file.len() + file.len() / 1024, "{} bytes read", source.read.get());
 }
 
 fn check_segments(image: &Image, file_size: u64) {

@@ -20,9 +20,12 @@ pub mod ehdr {
     pub const VERSION: usize = 20;
     pub const ENTRY: usize = 24;
     pub const PHOFF: usize = 32;
+    pub const SHOFF: usize = 40;
     pub const EHSIZE: usize = 52;
     pub const PHENTSIZE: usize = 54;
     pub const PHNUM: usize = 56;
+    pub const SHENTSIZE: usize = 58;
+    pub const SHNUM: usize = 60;
     pub const SIZE: usize = 64;
 }
 
@@ -36,6 +39,16 @@ pub mod phdr {
     pub const MEMSZ: usize = 40;
     pub const ALIGN: usize = 48;
     pub const SIZE: usize = 56;
+}
+
+/// Offsets of the fields of a section header.
+pub mod shdr {
+    pub const TYPE: usize = 4;
+    pub const OFFSET: usize = 24;
+    pub const ENTRY_SIZE: usize = 56;
+    pub const LENGTH: usize = 32;
+    pub const LINK: usize = 40;
+    pub const SIZE: usize = 64;
 }
 
 /// Where program header `index` has the field at `field`.
@@ -142,6 +155,64 @@ impl ElfBuilder {
         }
         file
     }
+}
+
+/// A symbol as the table has it: where its name starts, type, and section.
+#[derive(Debug, Clone, Copy)]
+pub struct Symbol {
+    pub name: u32,
+    pub kind: u8,
+    pub section: u16,
+}
+
+/// `st_info` of a global function.
+pub const GLOBAL_FUNC: u8 = 0x12;
+
+/// Gives any ELF file a symbol table that defines these functions, in place of one that it has.
+pub fn with_symbols(file: &[u8], names: &[&str]) -> Vec<u8> {
+    let mut strings = vec![0];
+    let mut symbols = Vec::new();
+    for name in names {
+        let at = u32::try_from(strings.len()).unwrap();
+        strings.extend_from_slice(name.as_bytes());
+        strings.push(0);
+        symbols.push(Symbol { name: at, kind: GLOBAL_FUNC, section: 1 });
+    }
+    with_symbol_table(file, &symbols, &strings)
+}
+
+/// The same for any table. Sections are: none, the symbols, the strings; their headers are the last of the file.
+pub fn with_symbol_table(file: &[u8], symbols: &[Symbol], strings: &[u8]) -> Vec<u8> {
+    let mut file = file.to_vec();
+    file.resize(file.len().next_multiple_of(8), 0);
+    let at = file.len();
+    file.extend_from_slice(&[0; 24]);
+    for symbol in symbols {
+        let entry = file.len();
+        file.extend_from_slice(&[0; 24]);
+        poke(&mut file, entry, symbol.name);
+        poke(&mut file, entry + 4, symbol.kind);
+        poke(&mut file, entry + 6, symbol.section);
+    }
+    let (size, strings_at) = (file.len() - at, file.len());
+    file.extend_from_slice(strings);
+    file.resize(file.len().next_multiple_of(8), 0);
+    let headers = file.len();
+    file.resize(headers + 3 * shdr::SIZE, 0);
+    for (index, kind, offset, size, link, entry_size) in
+        [(1, 2_u32, at, size, 2_u32, 24_u64), (2, 3, strings_at, strings.len(), 0, 0)]
+    {
+        let header = headers + index * shdr::SIZE;
+        poke(&mut file, header + shdr::TYPE, kind);
+        poke(&mut file, header + shdr::OFFSET, offset as u64);
+        poke(&mut file, header + shdr::LENGTH, size as u64);
+        poke(&mut file, header + shdr::LINK, link);
+        poke(&mut file, header + shdr::ENTRY_SIZE, entry_size);
+    }
+    poke(&mut file, ehdr::SHOFF, headers as u64);
+    poke(&mut file, ehdr::SHENTSIZE, 64_u16);
+    poke(&mut file, ehdr::SHNUM, 3_u16);
+    file
 }
 
 /// A note: header, name and descriptor, both padded to 4 bytes.

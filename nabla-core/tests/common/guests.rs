@@ -26,6 +26,11 @@ pub fn mft1(content: &[u8]) -> Vec<u8> {
     note(&abi::NOTE_NAME, abi::MFT1_NOTE_TYPE, &descriptor)
 }
 
+/// The note about network arguments, of this version.
+pub fn net1(version: u32) -> Vec<u8> {
+    note(&abi::net1::NOTE_NAME, abi::net1::NOTE_TYPE, &version.to_le_bytes())
+}
+
 pub fn manifest(devices: &[(DeviceKind, &str)]) -> Manifest {
     Manifest::new(devices.iter().copied()).unwrap()
 }

@@ -14,3 +14,4 @@ mod linux_loader;
 mod memory;
 mod note;
 mod real_guests;
+mod symbols;

@@ -2,11 +2,11 @@
 
 use crate::common::{
     elf::{PT_NOTE, in_phdr, note, phdr, poke},
-    guests::{abi1, guest, index, manifest, mft1, names, not_openbsd, segments, spt_v2, two_devices},
+    guests::{abi1, guest, index, manifest, mft1, names, net1, not_openbsd, segments, spt_v2, two_devices},
 };
 use nabla_core::{
     Abi, DeviceKind, Image, ImageError, ManifestError, NoteError, Warning,
-    abi::{ABI1_NOTE_TYPE, MFT1_NOTE_TYPE, NOTE_NAME, TARGET_SPT},
+    abi::{self, ABI1_NOTE_TYPE, MFT1_NOTE_TYPE, NOTE_NAME, TARGET_SPT},
 };
 
 /// Parses segments with these contents of PT_NOTE headers.
@@ -73,6 +73,42 @@ fn notes_of_others_do_not_matter() {
         assert_eq!(image.abi(), Abi::SptV2, "{other:?}");
         assert!(!image.warnings().contains(&Warning::DuplicateNote));
     }
+}
+
+#[test]
+fn note_about_network_arguments_is_found_after_another() {
+    let [abi, mft] = good();
+    assert_eq!(parse(&[abi.clone(), mft.clone()]).unwrap().net_note(), None);
+    for (first, version) in [(not_openbsd(), 1), (abi1(TARGET_SPT, 2), 7)] {
+        let image = parse(&[[first, net1(version)].concat(), abi.clone(), mft.clone()]).unwrap();
+        assert_eq!(image.net_note().map(|note| note.version), Some(version));
+    }
+    let twice = parse(&[net1(1), abi.clone(), mft.clone(), net1(2)]).unwrap();
+    assert_eq!(twice.net_note().map(|note| note.version), Some(1));
+    assert!(twice.warnings().contains(&Warning::DuplicateNote));
+    // What a later version appends does not matter, and neither do notes of other owners and types.
+    let (owner, kind) = (&abi::net1::NOTE_NAME, abi::net1::NOTE_TYPE);
+    for (note, version) in [
+        (note(owner, kind, &[2, 0, 0, 0, 9, 9]), Some(2)),
+        (note(b"Solo5\0", kind, &[1, 0, 0, 0]), None),
+        (note(b"Nabla", kind, &[1, 0, 0, 0]), None),
+        (note(owner, ABI1_NOTE_TYPE, &[1; 16]), None),
+    ] {
+        let image = parse(&[note, abi.clone(), mft.clone()]).unwrap();
+        assert_eq!((image.abi(), image.net_note().map(|note| note.version)), (Abi::SptV2, version));
+    }
+}
+
+#[test]
+fn note_about_network_arguments_that_is_too_small_returns_error() {
+    let (owner, kind) = (&abi::net1::NOTE_NAME, abi::net1::NOTE_TYPE);
+    for size in 0..4 {
+        assert_eq!(note_error(&[note(owner, kind, &vec![1; size])]), NoteError::NetSize { size });
+    }
+    let mut cut = net1(1);
+    poke(&mut cut, 4, 5_u32);
+    let index = segments().next_index() as u16;
+    assert_eq!(note_error(&[cut]), NoteError::Truncated { index, note_type: kind, size: 5, available: 4 });
 }
 
 #[test]

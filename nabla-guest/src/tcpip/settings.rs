@@ -9,11 +9,19 @@ use core::{
 
 use smoltcp::wire::{IpAddress, IpCidr};
 
+use crate::note::NetNote;
+
+/// Tells monitors that the guest takes these arguments. The linker script makes it a note; it is in no note's section
+/// here, since linkers keep those of every object file, whether the guest uses what is in there or not.
+#[unsafe(link_section = ".nabla.net")]
+static NOTE: NetNote = NetNote::THIS;
+
 /// The addresses of a guest and what belongs to them.
 ///
-/// `nabla run` passes them as arguments, in the way of MirageOS: `--ipv4=10.0.0.2/24`, `--ipv4-gateway=10.0.0.1`,
-/// `--ipv6=fd00::2/64`, `--ipv6-gateway=fe80::1`; and `--dns=10.0.0.53`, `--hostname=NAME`. Addresses and name servers may
-/// be given several times. Without any address, or with `--dhcp`, the guest asks a DHCP server.
+/// `nabla run` passes them as arguments to every guest that is linked with [`from_args`](Self::from_args), in the way of
+/// MirageOS: `--ipv4=10.0.0.2/24`, `--ipv4-gateway=10.0.0.1`, `--ipv6=fd00::2/64`, `--ipv6-gateway=fe80::1`; and
+/// `--dns=10.0.0.53`, `--hostname=NAME`. Addresses and name servers may be given several times. Without any address, or
+/// with `--dhcp`, the guest asks a DHCP server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Addresses, each with its network.
@@ -39,10 +47,9 @@ pub struct SettingsError {
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `nabla` looks for the first words in images, to find out how a guest wants to be told its addresses.
         write!(
             f,
-            "nabla-guest: network arguments are --ipv4=IP/PREFIX, --ipv4-gateway=IP, --ipv6=IP/PREFIX, --ipv6-gateway=IP, \
+            "network arguments are --ipv4=IP/PREFIX, --ipv4-gateway=IP, --ipv6=IP/PREFIX, --ipv6-gateway=IP, \
              --dns=IP, --hostname=NAME, --dhcp; '{}' is none",
             self.argument
         )
@@ -58,6 +65,9 @@ impl Settings {
     ///
     /// [`SettingsError`] for an argument of these with a value that cannot be understood.
     pub fn from_args() -> Result<(Self, Vec<&'static str>), SettingsError> {
+        // A use of the note that the compiler may not remove: the note is in the guest exactly when this is.
+        // SAFETY: it points to a static.
+        let _ = unsafe { (&raw const NOTE).read_volatile() };
         Self::parse(crate::args())
     }
 

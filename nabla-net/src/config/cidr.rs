@@ -1,7 +1,6 @@
 //! Addresses with the length of their network's prefix.
 
-use alloc::{borrow::ToOwned, string::String};
-use core::{
+use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -11,7 +10,7 @@ use thiserror::Error;
 /// An IP address and the length of its network's prefix in bits, as in `10.0.0.1/24`.
 ///
 /// ```
-/// use nabla_core::net::Cidr;
+/// use nabla_net::Cidr;
 ///
 /// let cidr: Cidr = "10.0.0.1/24".parse()?;
 /// assert!(cidr.contains("10.0.0.200".parse()?));
@@ -131,7 +130,6 @@ impl FromStr for Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
 
     fn cidr(text: &str) -> Cidr {
         text.parse().unwrap()

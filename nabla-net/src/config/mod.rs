@@ -1,11 +1,13 @@
 //! What a guest is told about its network, and how guests of each kind are told.
 
 mod cidr;
-mod config;
+mod net_config;
+mod rumprun;
 mod style;
 
 pub use self::{
     cidr::{Cidr, ParseCidrError},
-    config::{NetConfig, NetRoute},
-    style::{ConfigStyle, ParseConfigStyleError, Rumprun},
+    net_config::{NetConfig, NetRoute},
+    rumprun::Rumprun,
+    style::{ConfigStyle, ParseConfigStyleError},
 };

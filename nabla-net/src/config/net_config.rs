@@ -1,9 +1,8 @@
 //! What a guest is told about one network interface.
 
-use super::Cidr;
-use crate::MacAddress;
-use alloc::{string::String, vec::Vec};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use super::cidr::Cidr;
+use nabla_core::MacAddress;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a guest is told about one network interface, whoever found it out and however the guest is told.
 ///
@@ -86,7 +85,7 @@ impl NetConfig {
     /// resolvers do.
     ///
     /// ```
-    /// use nabla_core::net::NetConfig;
+    /// use nabla_net::NetConfig;
     ///
     /// let mut config = NetConfig::default();
     /// config.read_resolv_conf("# comment\nnameserver 10.0.0.53\nsearch a.example b.example\noptions ndots:0\n");
