@@ -57,7 +57,9 @@ mod tc;
 pub use crate::{
     address::Address,
     adopt::{AdoptOptions, Adopted, Connection},
-    config::{Cidr, ConfigStyle, NetConfig, NetRoute, ParseCidrError, ParseConfigStyleError, Rumprun},
+    config::{
+        Cidr, ConfigStyle, NetConfig, NetRoute, ParseCidrError, ParseConfigStyleError, Rumprun, RumprunError,
+    },
     error::{Error, ErrorKind},
     forward::Forwarder,
     gc::Leftover,

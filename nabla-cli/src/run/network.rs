@@ -179,7 +179,7 @@ impl Networks {
         })?;
         let program =
             args.image.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(style.arguments(&self.configs, &program, &own).into_iter().map(OsString::from).collect())
+        Ok(style.arguments(&self.configs, &program, &own)?.into_iter().map(OsString::from).collect())
     }
 
     /// Says on standard error what was made.

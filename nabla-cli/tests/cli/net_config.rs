@@ -155,4 +155,33 @@ fn rumprun_guest_is_told_in_its_json() {
     }
     let words = run(&image, &[], &["one", "two"]);
     assert_eq!(words.stdout, format!("{{\"cmdline\":\"prog.nabla one two\",{NET}}}\n"), "{}", words.stderr);
+
+    let blk = r#""blk":{"source":"etfs","path":"/dev/ld0a","fstype":"blk","mountpoint":"/"}"#;
+    let members = format!(r#""env":"A=1","env":"B=2","cmdline":"prog x",{blk},{blk}"#);
+    let given = format!("{{{members}}}");
+    let merged = run(&image, &[], &[&given]);
+    assert_eq!(merged.stdout, format!("{{{members},{NET}}}\n"), "{}", merged.stderr);
+    // The monitor joins arguments by spaces, whichever way a shell has split them.
+    let parts: Vec<_> = given.split(' ').collect();
+    assert_eq!(run(&image, &[], &parts).stdout, merged.stdout);
+
+    let own = r#"{"cmdline":"prog","net":{"if":"ukvmif0","type":"inet","method":"dhcp"}}"#;
+    assert_eq!(run(&image, &[], &[own]).stdout, format!("{own}\n"));
+}
+
+#[test]
+fn malformed_json_of_a_rumprun_guest_is_an_error() {
+    if !need::tap() {
+        return;
+    }
+    let (_directory, image) = net_args(&RUMPRUN);
+    for given in [r#"{"cmdline":"prog""#, r#"{"cmdline":"prog"} x"#, "{cmdline}"] {
+        let seen = run(&image, &[], &[given]);
+        assert_eq!((seen.status, seen.stdout.as_str()), (125, ""), "{}", seen.stderr);
+        assert!(
+            seen.stderr.contains("not one object of JSON") && seen.stderr.contains("line 1 column"),
+            "{}",
+            seen.stderr
+        );
+    }
 }

@@ -8,6 +8,6 @@ mod style;
 pub use self::{
     cidr::{Cidr, ParseCidrError},
     net_config::{NetConfig, NetRoute},
-    rumprun::Rumprun,
+    rumprun::{Rumprun, RumprunError},
     style::{ConfigStyle, ParseConfigStyleError},
 };

@@ -1,6 +1,10 @@
 //! How guests are told about their network: three conventions.
 
-use super::{cidr::Cidr, net_config::NetConfig, rumprun::Rumprun};
+use super::{
+    cidr::Cidr,
+    net_config::NetConfig,
+    rumprun::{Rumprun, RumprunError},
+};
 use nabla_core::{Image, ReadAt, SourceError, abi::net1};
 use std::{fmt, str::FromStr};
 use thiserror::Error;
@@ -88,23 +92,36 @@ impl ConfigStyle {
 
     /// The whole command line, as arguments: what the guest is told about its interfaces, and the caller's own
     /// arguments after that. Where it is [`ConfigStyle::Rumprun`], the arguments become the object's `cmdline`, with
-    /// `program` in front.
-    #[must_use]
-    pub fn arguments(self, interfaces: &[NetConfig], program: &str, args: &[String]) -> Vec<String> {
+    /// `program` in front. Arguments that are such an object already get what is missing about interfaces.
+    ///
+    /// # Errors
+    ///
+    /// [`RumprunError`] when arguments for [`ConfigStyle::Rumprun`] start with `{` and are no object of JSON.
+    pub fn arguments(
+        self,
+        interfaces: &[NetConfig],
+        program: &str,
+        args: &[String],
+    ) -> Result<Vec<String>, RumprunError> {
         // These have one interface.
         let first = interfaces.iter().find(|config| !config.addresses.is_empty());
         let mut all: Vec<String> = match self {
             Self::None => Vec::new(),
             Self::Rumprun => {
                 let words: Vec<_> = [program].into_iter().chain(args.iter().map(String::as_str)).collect();
-                let line = Rumprun::new(words.join(" "));
-                return [interfaces.iter().fold(line, Rumprun::net).to_string()].into();
+                // Monitors join arguments like this.
+                let given = args.join(" ");
+                let line = match given.trim_start().starts_with('{') {
+                    true => Rumprun::parse(&given)?,
+                    false => Rumprun::new(words.join(" ")),
+                };
+                return Ok([interfaces.iter().fold(line, Rumprun::net).to_string()].into());
             }
             Self::Mirage => first.map(mirage).unwrap_or_default(),
             Self::Nabla => first.map(nabla).unwrap_or_default(),
         };
         all.extend_from_slice(args);
-        all
+        Ok(all)
     }
 }
 
@@ -163,7 +180,7 @@ mod tests {
         config.dns.push([10, 0, 0, 53].into());
         config.hostname = Some("box".to_owned());
         let own = ["--port".to_owned(), "80".to_owned()];
-        let line = |style: ConfigStyle| style.arguments(&[config.clone()], "x", &own).join(" ");
+        let line = |style: ConfigStyle| style.arguments(&[config.clone()], "x", &own).unwrap().join(" ");
         assert_eq!(line(ConfigStyle::None), "--port 80");
         assert_eq!(
             line(ConfigStyle::Mirage),
@@ -174,16 +191,33 @@ mod tests {
             "--ipv4=10.0.0.2/24 --ipv4=10.0.0.3/24 --ipv6=fd00::2/64 --ipv4-gateway=10.0.0.1 --ipv6-gateway=fe80::1 --dns=10.0.0.53 --hostname=box --port 80"
         );
         assert!(line(ConfigStyle::Rumprun).starts_with(r#"{"cmdline":"x --port 80","net":{"if":"ukvmif0","#));
-        assert_eq!(ConfigStyle::Nabla.arguments(&[], "x", &own), own);
+        assert_eq!(ConfigStyle::Nabla.arguments(&[], "x", &own).unwrap(), own);
     }
 
     #[test]
     fn interface_without_address_is_skipped_and_counted() {
         let interfaces = [config(&[], &[]), config(&["10.0.0.2/24"], &[])];
-        let told = |style: ConfigStyle| style.arguments(&interfaces, "x", &[]).join(" ");
+        let told = |style: ConfigStyle| style.arguments(&interfaces, "x", &[]).unwrap().join(" ");
         assert_eq!(told(ConfigStyle::Mirage), "--ipv4=10.0.0.2/24");
         assert_eq!(told(ConfigStyle::Nabla), "--ipv4=10.0.0.2/24");
         assert!(told(ConfigStyle::Rumprun).contains(r#""if":"ukvmif1""#));
+    }
+
+    #[test]
+    fn rumprun_arguments_that_are_json_are_merged() {
+        let interfaces = [config(&["10.0.0.2/24"], &[])];
+        let told = |style: ConfigStyle, args: &[&str]| {
+            let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+            style.arguments(&interfaces, "x", &args)
+        };
+        let [line] = &told(ConfigStyle::Rumprun, &[r#" {"cmdline":"a"#, r#"b"}"#]).unwrap()[..] else {
+            panic!()
+        };
+        assert!(line.starts_with(r#"{"cmdline":"a b","net":{"#), "{line}");
+        assert!(told(ConfigStyle::Rumprun, &["a", "{"]).unwrap()[0].starts_with(r#"{"cmdline":"x a {","#));
+        assert!(told(ConfigStyle::Rumprun, &["{", "a"]).is_err());
+        // To others it is an argument.
+        assert_eq!(told(ConfigStyle::Nabla, &["{"]).unwrap(), ["--ipv4=10.0.0.2/24", "{"]);
     }
 
     #[test]
