@@ -3,9 +3,10 @@
 use crate::{
     abi::{self, PAGE_SIZE},
     cmdline::CommandLine,
-    image::{Abi, Image},
+    image::Image,
     manifest::Manifest,
     size::ByteSize,
+    target::Abi,
 };
 use alloc::vec::Vec;
 use thiserror::Error;

@@ -10,8 +10,8 @@
 
 use crate::{
     elf::{Elf, Segment},
-    image::Abi,
     source::{ReadAt, SourceError, read_vec},
+    target::Abi,
 };
 use alloc::{format, string::String, vec::Vec};
 use core::ops::Range;

@@ -55,15 +55,18 @@ mod note;
 mod size;
 #[cfg(feature = "image")]
 mod source;
+#[cfg(feature = "image")]
+mod target;
 
 #[cfg(feature = "image")]
 pub use crate::{
     cmdline::{CommandLine, CommandLineError},
     elf::{ElfError, Permissions, Segment},
-    image::{Abi, AbiSource, Image, ImageError, ParseAbiError, Warning, target_name},
+    image::{AbiSource, Image, ImageError, Warning},
     mac::{MacAddress, ParseMacError},
     manifest::{Attachment, Device, DeviceKind, DeviceName, Manifest, ManifestError, block_size_is_valid},
     note::NoteError,
     size::{ByteSize, ParseByteSizeError},
     source::{ReadAt, SourceError},
+    target::{Abi, ParseAbiError, target_name},
 };
