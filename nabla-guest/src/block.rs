@@ -4,7 +4,10 @@ use core::fmt;
 
 use nabla_core::abi::mft::{Entry, TYPE_BLOCK};
 
-use crate::{AcquireError, boot, sys};
+use crate::{
+    boot::{self, AcquireError},
+    sys,
+};
 
 /// A block device.
 ///

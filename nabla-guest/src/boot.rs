@@ -2,7 +2,7 @@
 
 use core::{
     ffi::CStr,
-    ptr, slice,
+    fmt, ptr, slice,
     sync::atomic::{AtomicPtr, Ordering},
 };
 
@@ -11,11 +11,38 @@ use nabla_core::abi::{
     mft::{Entry, Header, MAX_ENTRIES},
 };
 
-use crate::AcquireError;
-pub use crate::sys::BootInfo;
+#[cfg(feature = "hvt")]
+pub use nabla_core::abi::hvt::BootInfo;
+#[cfg(not(feature = "hvt"))]
+pub use nabla_core::abi::spt::BootInfo;
 
 /// Null until [`init`].
 static BOOT_INFO: AtomicPtr<BootInfo> = AtomicPtr::new(ptr::null_mut());
+
+/// A device cannot be had by this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// The guest's [`entry!`](crate::entry!) declares no device with this name.
+    NotDeclared,
+    /// There is a device with this name, but of another kind.
+    WrongKind,
+    /// The device is declared but the monitor has attached nothing to it. Monitors refuse to start such a
+    /// guest, so this is not to be expected.
+    NotAttached,
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotDeclared => "no device with this name is declared in the guest's entry!",
+            Self::WrongKind => "the device with this name is of another kind",
+            Self::NotAttached => "nothing is attached to the device with this name",
+        })
+    }
+}
+
+impl core::error::Error for AcquireError {}
 
 /// Remembers the boot info for all other modules.
 ///

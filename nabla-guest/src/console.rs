@@ -64,7 +64,7 @@ pub fn write(bytes: &[u8]) {
 #[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => {
-        $crate::__private::print(::core::format_args!($($arg)*))
+        $crate::console::print(::core::format_args!($($arg)*))
     };
 }
 
@@ -75,6 +75,6 @@ macro_rules! println {
         $crate::print!("\n")
     };
     ($($arg:tt)*) => {
-        $crate::__private::print(::core::format_args!("{}\n", ::core::format_args!($($arg)*)))
+        $crate::console::print(::core::format_args!("{}\n", ::core::format_args!($($arg)*)))
     };
 }

@@ -1,33 +1,8 @@
-//! Errors that more than one module has.
+//! One error for all.
 
 use core::fmt;
 
-use crate::{BlockError, NetError};
-
-/// A device cannot be had by this name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AcquireError {
-    /// The guest's [`entry!`](crate::entry!) declares no device with this name.
-    NotDeclared,
-    /// There is a device with this name, but of another kind.
-    WrongKind,
-    /// The device is declared but the monitor has attached nothing to it. Monitors refuse to start such a
-    /// guest, so this is not to be expected.
-    NotAttached,
-}
-
-impl fmt::Display for AcquireError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotDeclared => "no device with this name is declared in the guest's entry!",
-            Self::WrongKind => "the device with this name is of another kind",
-            Self::NotAttached => "nothing is attached to the device with this name",
-        })
-    }
-}
-
-impl core::error::Error for AcquireError {}
+use crate::{block::BlockError, boot::AcquireError, net::NetError};
 
 /// Any error of this crate, for a `main` that uses `?`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -75,6 +75,7 @@ mod args;
 mod block;
 mod boot;
 pub mod console;
+mod entry;
 mod error;
 mod event;
 #[cfg(feature = "fs")]
@@ -96,7 +97,8 @@ mod tls;
 pub use crate::{
     args::{Args, args, command_line},
     block::{Block, BlockError},
-    error::{AcquireError, Error},
+    boot::AcquireError,
+    error::Error,
     event::{ReadySet, poll, yield_forever, yield_until},
     memory::{Memory, memory},
     net::{Net, NetError},
@@ -104,12 +106,11 @@ pub use crate::{
     tls::set_tls_base,
 };
 
-/// What [`entry!`], [`print!`] and [`println!`] expand to. Not part of the interface.
+/// What [`entry!`] expands to. Not part of the interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::{
         boot::BootInfo,
-        console::print,
         heap::GlobalHeap,
         manifest::{DeclaredDevice, ManifestNote},
         note::{AbiNote, INTERP, OpenBsdNote},

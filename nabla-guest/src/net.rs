@@ -5,7 +5,7 @@ use core::fmt;
 use nabla_core::abi::mft::{Entry, TYPE_NET};
 
 use crate::{
-    AcquireError, boot,
+    boot::{self, AcquireError},
     sys::{self, Failure},
 };
 

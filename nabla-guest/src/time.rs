@@ -5,7 +5,7 @@ use core::{
     time::Duration,
 };
 
-use crate::{event, sys};
+use crate::sys::{self, Wait};
 
 /// A time on the monotonic clock, in nanoseconds since some time before the guest started.
 ///
@@ -104,7 +104,7 @@ pub fn sleep(duration: Duration) {
 /// burns processor time. Guests with network devices wait with [`yield_until`](crate::yield_until) instead.
 pub fn sleep_until(deadline: Instant) {
     while Instant::now() < deadline {
-        let _ = event::yield_until(deadline);
+        let _ = sys::wait(Wait::Until(deadline.as_nanos()));
     }
 }
 

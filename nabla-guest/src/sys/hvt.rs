@@ -18,7 +18,7 @@ use nabla_core::abi::{
 use super::{Failure, Wait};
 use crate::boot;
 
-pub use nabla_core::abi::{TARGET_HVT as ABI_TARGET, hvt::BootInfo};
+pub use nabla_core::abi::TARGET_HVT as ABI_TARGET;
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// Binary places of the factor from ticks to nanoseconds.

@@ -22,7 +22,7 @@ use nabla_core::abi::{
 use super::{Failure, Wait};
 use crate::boot;
 
-pub use nabla_core::abi::{TARGET_SPT as ABI_TARGET, spt::BootInfo};
+pub use nabla_core::abi::TARGET_SPT as ABI_TARGET;
 
 const EINTR: isize = -4;
 const EAGAIN: isize = -11;

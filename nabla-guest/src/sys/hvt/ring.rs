@@ -21,11 +21,10 @@ use core::{
 
 use nabla_core::abi::{
     PAGE_SIZE,
-    hvt::{BOOT_INFO_BASE_SIZE, FEATURE_RING_IO, RING_KICK_PORT},
+    hvt::{BOOT_INFO_BASE_SIZE, BootInfo, FEATURE_RING_IO, RING_KICK_PORT},
     ring::{BUFFER_SIZE, Entry, OP_NET_WRITE, Ring, SIZE},
 };
 
-use super::BootInfo;
 use crate::boot;
 
 /// Frames that are under way at most. The ring has more places, and memory for a frame in each is much for a guest.
