@@ -1,7 +1,7 @@
 //! The server: sockets that wait for clients, and connections.
 
 use alloc::{vec, vec::Vec};
-use core::{convert::Infallible, time::Duration};
+use core::time::Duration;
 
 use httpd::{Cache, Files};
 use nabla_guest::{
@@ -56,7 +56,7 @@ impl<F: Files> Server<F> {
     }
 
     /// Serves for as long as the guest runs.
-    pub fn run(&mut self) -> Result<Infallible, crate::Failure> {
+    pub fn run(&mut self) -> ! {
         loop {
             self.listen();
             self.stack.poll();
