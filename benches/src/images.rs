@@ -4,9 +4,10 @@
 //! run does not pay for another.
 
 use crate::{
-    comparisons::{Comparison, Peer, Setup},
+    comparison::Comparison,
     pairs::{Measured, measure},
     program::{find, time},
+    setup::Setup,
 };
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -144,7 +145,7 @@ fn shared(setup: &Setup, pairs: u32) -> Result<Measured> {
 }
 
 /// Whether a file system with reflinks can be made and mounted.
-pub fn can_share() -> bool {
+fn can_share() -> bool {
     let loops = fs::metadata("/dev/loop-control").is_ok_and(|device| device.mode() != 0);
     rustix::process::geteuid().is_root() && loops && find("mkfs.xfs").is_some()
 }
@@ -158,7 +159,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "genisoimage -R -D",
             unit: "us",
             at_most: Some(0.3),
-            peer: Peer::Program("genisoimage"),
+            is_possible: |_| find("genisoimage").is_some(),
             run: |s, n| {
                 against(s, n, "genisoimage", |out| {
                     let options = ["-quiet", "-R", "-D", "-o"].map(OsString::from).into_iter();
@@ -172,7 +173,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "tar cf",
             unit: "us",
             at_most: Some(0.6),
-            peer: Peer::Program("tar"),
+            is_possible: |_| find("tar").is_some(),
             run: |s, n| {
                 against(s, n, "tar", |out| [OsString::from("cf"), out].into_iter().chain(trees()).collect())
             },
@@ -183,7 +184,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "cp",
             unit: "us",
             at_most: Some(1.1),
-            peer: Peer::Program("cp"),
+            is_possible: |_| find("cp").is_some(),
             run: one_file,
         },
         Comparison {
@@ -192,7 +193,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "a tenth of a second",
             unit: "us",
             at_most: Some(1.0),
-            peer: Peer::Reflinks,
+            is_possible: |_| can_share(),
             run: shared,
         },
     ]

@@ -4,9 +4,11 @@
 //! Solo5's tender runs guests. Numbers of repetitions are such that this ends within a few seconds.
 
 use crate::{
-    comparisons::{Comparison, Peer, Setup},
+    bindings,
+    comparison::Comparison,
     pairs::measure,
     program::{output, time},
+    setup::Setup,
 };
 use anyhow::{Context, Result, ensure};
 use nabla_monitor::{ByteSize, Console};
@@ -104,7 +106,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "a plain process does",
             unit: "us",
             at_most: Some(1.1),
-            peer: Peer::Kvm,
+            is_possible: Setup::has_kvm,
             run: |s, n| {
                 measure(n.div_ceil(4), || nabla(s, &["sum", &MANY.to_string()]), || Ok(plain_loop(MANY)))
             },
@@ -115,7 +117,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "under solo5-hvt",
             unit: "us",
             at_most: Some(1.0),
-            peer: Peer::Hvt,
+            is_possible: Setup::has_hvt,
             run: |s, n| measure(n.div_ceil(10), || nabla(s, &["sum", FEW]), || solo5(s, &["sum", FEW])),
         },
         Comparison {
@@ -124,7 +126,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "under solo5-hvt",
             unit: "us",
             at_most: Some(1.0),
-            peer: Peer::Hvt,
+            is_possible: Setup::has_hvt,
             run: |s, n| {
                 measure(n.div_ceil(10), || nabla(s, &["calls", CALLS]), || solo5(s, &["calls", CALLS]))
             },
@@ -136,7 +138,7 @@ pub fn all() -> Vec<Comparison> {
             unit: "us",
             // Both are an exit of the machine and nothing else, and leaving ring 3 is dearer where ring 0 is interpreted.
             at_most: None,
-            peer: Peer::Hvt,
+            is_possible: Setup::has_hvt,
             run: |s, n| measure(n.div_ceil(4), || nabla(s, &["wall", CALLS]), || solo5(s, &["wall", CALLS])),
         },
         Comparison {
@@ -145,7 +147,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "under solo5-hvt",
             unit: "us",
             at_most: Some(1.5),
-            peer: Peer::HvtBindings,
+            is_possible: |s| s.has_hvt() && bindings::possible(),
             run: |s, n| {
                 let image = s.wall()?;
                 measure(
@@ -161,7 +163,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "solo5-hvt, the same guest",
             unit: "us",
             at_most: Some(1.0),
-            peer: Peer::Hvt,
+            is_possible: Setup::has_hvt,
             run: |s, n| {
                 let ours = [OsString::from("--disk"), s.small_disk().into()];
                 let theirs = [joined("--block:storage=", s.small_disk().as_os_str())];
@@ -178,7 +180,7 @@ pub fn all() -> Vec<Comparison> {
             theirs: "solo5-hvt, whole run",
             unit: "us",
             at_most: Some(0.5),
-            peer: Peer::Hvt,
+            is_possible: Setup::has_hvt,
             run: |s, n| measure(n, || start_to_exit(s), || whole_run(s, false, &[], "exit")),
         },
         Comparison {
@@ -188,7 +190,7 @@ pub fn all() -> Vec<Comparison> {
             unit: "us",
             // A process of its own, and what KVM does when a machine is made, take longer than half of the peer's.
             at_most: Some(1.0),
-            peer: Peer::Hvt,
+            is_possible: Setup::has_hvt,
             run: |s, n| measure(n, || whole_run(s, true, &[], "exit"), || whole_run(s, false, &[], "exit")),
         },
     ]

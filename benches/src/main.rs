@@ -4,13 +4,15 @@
 //! and what counts is the median of the ratios, pair by pair. Run it with `cargo xtask bench`.
 
 mod bindings;
-mod comparisons;
+mod comparison;
 mod images;
 mod machines;
 mod network;
 mod pairs;
+mod processes;
 mod program;
 mod report;
+mod setup;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -48,10 +50,10 @@ struct Options {
 fn main() -> Result<()> {
     let options = Options::parse();
     let guests = [options.guests, options.hvt_guests, options.httpd, options.hvt_httpd];
-    let setup = comparisons::Setup::new(options.nabla, guests)?;
+    let setup = setup::Setup::new(options.nabla, guests)?;
     let mut results = Vec::new();
     for comparison in
-        comparisons::all().into_iter().chain(machines::all()).chain(network::all()).chain(images::all())
+        processes::all().into_iter().chain(machines::all()).chain(network::all()).chain(images::all())
     {
         if options.only.as_ref().is_some_and(|only| !comparison.name.contains(only)) {
             continue;

@@ -7,9 +7,10 @@
 
 use crate::{
     bindings,
-    comparisons::{Comparison, Peer, Setup},
+    comparison::Comparison,
     pairs::{Measured, measure},
     program::find,
+    setup::Setup,
 };
 use anyhow::{Context, Result, bail};
 use nabla_net::{Cidr, Link, Network, Owned, TapOptions};
@@ -258,13 +259,9 @@ impl Drop for Running {
     }
 }
 
-/// Whether the peer runs guests of our SDK here at all, and what is needed for comparing is there.
-pub fn is_possible(setup: &Setup, peer: Peer) -> bool {
-    let who = match peer {
-        Peer::HvtNetwork => Who::Hvt,
-        Peer::KvmNetwork => Who::NablaVm,
-        _ => Who::Spt,
-    };
+/// Whether `who` runs guests of our SDK here at all (solo5-hvt does only where ring 0 is not interpreted), and what is
+/// needed for comparing is there.
+fn can_serve(setup: &Setup, who: Who) -> bool {
     find("wrk").is_some() && Place::new().and_then(|place| place.start(setup, who, "httpd", 80)).is_ok()
 }
 
@@ -294,7 +291,7 @@ fn bulk(setup: &Setup, pairs: u32, [ours, theirs]: [Who; 2], out: bool) -> Resul
 }
 
 /// Whether the host can be made to ping.
-pub fn can_ping() -> bool {
+fn can_ping() -> bool {
     find("ping").is_some() && Place::new().is_ok()
 }
 
@@ -336,23 +333,25 @@ const HVT: [Who; 2] = [Who::NablaVm, Who::Hvt];
 
 /// All of them.
 pub fn all() -> Vec<Comparison> {
-    let row = |name, ours, theirs, peer, run| Comparison {
+    let row = |name, ours, theirs, is_possible, run| Comparison {
         name,
         ours,
         theirs,
         unit: if name.contains("bulk") { "us/MiB" } else { "us" },
         at_most: Some(1.0),
-        peer,
+        is_possible,
         run,
     };
-    let (spt, hvt) = (Peer::SptNetwork, Peer::HvtNetwork);
-    let idle_row = |name, ours, peer, run| Comparison {
+    let spt: fn(&Setup) -> bool = |s| s.has_spt() && can_serve(s, Who::Spt);
+    let hvt: fn(&Setup) -> bool = |s| s.has_hvt() && can_serve(s, Who::Hvt);
+    let kvm: fn(&Setup) -> bool = |s| s.has_kvm() && can_serve(s, Who::NablaVm);
+    let idle_row = |name, ours, is_possible, run| Comparison {
         name,
         ours,
         theirs: "the time that it waits",
         unit: "us",
         at_most: Some(0.001),
-        peer,
+        is_possible,
         run,
     };
     vec![
@@ -406,11 +405,9 @@ pub fn all() -> Vec<Comparison> {
             "vm-net-pings",
             "pings of a guest with Solo5's bindings, each",
             "solo5-hvt, the same",
-            Peer::HvtBindingsNetwork,
+            |s| s.has_hvt() && bindings::possible() && can_ping(),
             |s, n| echo(s, n, HVT),
         ),
-        idle_row("vm-net-idle", "processor time of a waiting httpd", Peer::KvmNetwork, |s, n| {
-            idle(s, n, Who::NablaVm)
-        }),
+        idle_row("vm-net-idle", "processor time of a waiting httpd", kvm, |s, n| idle(s, n, Who::NablaVm)),
     ]
 }

@@ -1,6 +1,6 @@
 //! The table.
 
-use crate::comparisons::{Comparison, Setup};
+use crate::{comparison::Comparison, setup::Setup};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::Write;
@@ -29,8 +29,8 @@ struct Figures {
 
 impl Row {
     pub fn measure(comparison: &Comparison, setup: &Setup, pairs: u32) -> Result<Self> {
-        let &Comparison { name, ours, theirs, unit, at_most, run, .. } = comparison;
-        let result = if comparison.is_possible(setup) {
+        let &Comparison { name, ours, theirs, unit, at_most, is_possible, run } = comparison;
+        let result = if is_possible(setup) {
             let measured = run(setup, pairs).with_context(|| format!("comparison '{name}'"))?;
             Some(Figures {
                 ours_median: measured.ours,
