@@ -1,6 +1,9 @@
 //! Tests, lints and benchmarks.
 
-use crate::build::{self, cargo, describe, run, workspace};
+use crate::{
+    build::{self, cargo, describe, run, workspace},
+    circles,
+};
 use anyhow::{Context, Result};
 use std::{fs, process::Command};
 
@@ -90,6 +93,8 @@ pub fn ci() -> Result<()> {
         println!("==> {}", describe(&command));
         run(&mut command)?;
     }
+    println!("==> circles of modules");
+    circles::check(&workspace())?;
     println!("==> the tests");
     test(&[])
 }

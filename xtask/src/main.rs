@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod circles;
 mod demo;
 mod install;
 mod web;
@@ -24,7 +25,8 @@ Commands:
   install [--root DIR] [--solo5-names]
                      build the static `nabla` and put it into DIR/bin (default: cargo's directory); with
                      --solo5-names also as solo5-spt and solo5-elftool
-  ci                 what must pass before a change lands: formatting, lints, documentation, tests
+  circles [DIR]      look for modules that use each other in the crates of this workspace, or of that in DIR
+  ci                 what must pass before a change lands: formatting, lints, modules, documentation, tests
 ";
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn run(args: &[String]) -> Result<()> {
         "test" => check::test(rest),
         "bench" => check::bench(rest),
         "install" => install::install(rest),
+        "circles" => circles::check(&rest.first().map_or_else(build::workspace, Into::into)),
         "ci" => check::ci(),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
