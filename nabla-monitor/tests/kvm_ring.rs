@@ -6,18 +6,11 @@ use common::{backends, build_hvt, run};
 use nabla_monitor::{BadHypercall, ByteSize, ExitStatus, HypercallMistake, Runtime, Tap};
 use nabla_testkit::{TestTap, need};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use std::{os::fd::OwnedFd, thread};
+use std::os::fd::OwnedFd;
 
 /// A processor for the guest, and one for the monitor's thread: otherwise no ring is offered.
 fn needs() -> bool {
-    if !need::kvm() {
-        return false;
-    }
-    let several = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-    if !several {
-        need::skip("needs two processors");
-    }
-    several
+    need::kvm() && need::two_processors()
 }
 
 /// Both ends of a wire. The second is what the guest gets in place of a tap.

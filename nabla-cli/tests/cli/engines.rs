@@ -90,8 +90,8 @@ fn containers_of_cnis_bridge_plugin_are_adopted() {
     if !(need::tap() && need::program("ping") && need::program("iptables")) {
         return;
     }
-    if !Path::new(PLUGINS).join("bridge").exists() {
-        need::skip("needs the CNI plugins (containernetworking-plugins)");
+    let plugins = Path::new(PLUGINS).join("bridge").exists();
+    if !need::there("cni", plugins, "needs the CNI plugins (containernetworking-plugins)") {
         return;
     }
     let host = host();

@@ -3,6 +3,7 @@
 
 use crate::{common::checks, linux_loader};
 use nabla_core::{AbiSource, Warning};
+use nabla_testkit::need;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -22,7 +23,13 @@ fn collect(path: &Path, guests: &mut Vec<PathBuf>) {
 
 #[test]
 fn real_guests_are_understood_and_loaded_as_linux_loader_does() {
-    let Some(list) = env::var_os("NABLA_TEST_GUESTS") else { return };
+    let list = env::var_os("NABLA_TEST_GUESTS");
+    need::there(
+        "foreign-guests",
+        list.is_some(),
+        "needs NABLA_TEST_GUESTS, a list of images and directories",
+    );
+    let Some(list) = list else { return };
     let mut guests = Vec::new();
     for path in env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()) {
         if path.is_dir() {

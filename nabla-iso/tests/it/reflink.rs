@@ -26,11 +26,8 @@ impl Mounted {
         let options = ["-q", "-m", "reflink=1"].map(OsStr::new).into_iter();
         run("mkfs.xfs", &options.chain([image.as_os_str()]).collect::<Vec<_>>());
         let output = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&point).output().unwrap();
-        if !output.status.success() {
-            need::skip(&format!("needs to mount an XFS: {}", String::from_utf8_lossy(&output.stderr).trim()));
-            return None;
-        }
-        Some(Self(point))
+        let reason = format!("needs to mount an XFS: {}", String::from_utf8_lossy(&output.stderr).trim());
+        need::there("mount-xfs", output.status.success(), &reason).then_some(Self(point))
     }
 
     fn free(&self) -> u64 {
