@@ -131,7 +131,7 @@ impl<F: File> Connection<F> {
         let (is_full, ended) = (socket.recv_queue() == socket.recv_capacity(), !socket.may_recv());
         let taken = socket.recv(|bytes| match parse(bytes) {
             Parsed::Complete(request, length) => (length, Some(answer(&request, files, clock.wall()))),
-            Parsed::Invalid => (bytes.len(), Some((refuse(Status::BadRequest, clock.wall()), false))),
+            Parsed::Invalid(status) => (bytes.len(), Some((refuse(status, clock.wall()), false))),
             Parsed::Partial => (0, None),
         });
         let answered = match taken {
@@ -171,7 +171,7 @@ impl<F: File> Connection<F> {
         let length = socket.peek_slice(&mut copy).ok()?;
         let (length, answered) = match parse(copy.get(..length)?) {
             Parsed::Complete(request, length) => (length, answer(&request, files, clock.wall())),
-            Parsed::Invalid => (length, (refuse(Status::BadRequest, clock.wall()), false)),
+            Parsed::Invalid(status) => (length, (refuse(status, clock.wall()), false)),
             Parsed::Partial => return None,
         };
         let _ = socket.recv_slice(copy.get_mut(..length)?);

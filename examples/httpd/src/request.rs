@@ -1,5 +1,10 @@
 //! Requests: RFC 9112, as much of it as a server of files needs.
 
+use crate::response::Status;
+
+/// Fields that a request may have. The receive buffer limits their size.
+const FIELDS_MAX: usize = 100;
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -29,73 +34,47 @@ pub enum Parsed<'a> {
     Complete(Request<'a>, usize),
     /// The start of one.
     Partial,
-    /// None.
-    Invalid,
+    /// None, and what is to be answered.
+    Invalid(Status),
 }
 
 /// Reads the request at the start of `bytes`.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed<'_> {
-    // Empty lines in front of a request are skipped (section 2.2).
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-    let head = &bytes[start..];
-    let Some((length, head)) = head_of(head) else {
-        return if head.contains(&0) { Parsed::Invalid } else { Parsed::Partial };
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut fields);
+    let length = match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Parsed::Partial,
+        Err(httparse::Error::TooManyHeaders) => return Parsed::Invalid(Status::TooLarge),
+        Err(_) => return Parsed::Invalid(Status::BadRequest),
     };
-    match request(head) {
-        Some(request) => Parsed::Complete(request, start + length),
-        None => Parsed::Invalid,
+    match request(&parsed) {
+        Some(request) => Parsed::Complete(request, length),
+        None => Parsed::Invalid(Status::BadRequest),
     }
 }
 
-/// The lines in front of the first empty one, and the length with that.
-fn head_of(bytes: &[u8]) -> Option<(usize, &str)> {
-    let mut line_start = 0;
-    for (at, _) in bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'\n') {
-        let line = &bytes[line_start..at];
-        if line.is_empty() || line == b"\r" {
-            // What is no text becomes no request.
-            return Some((at + 1, core::str::from_utf8(&bytes[..line_start]).unwrap_or("")));
-        }
-        line_start = at + 1;
-    }
-    None
-}
-
-fn request(head: &str) -> Option<Request<'_>> {
-    let mut lines = head.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
-    let mut words = lines.next()?.split(' ');
-    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    let is_visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if words.next().is_some() || !is_visible(target) || !is_visible(method) {
-        return None;
-    }
-    let mut keep_alive = match version {
-        "HTTP/1.1" => true,
-        "HTTP/1.0" => false,
-        _ => return None,
-    };
-    let method = match method {
+fn request<'a>(parsed: &httparse::Request<'_, 'a>) -> Option<Request<'a>> {
+    // A target is of the characters of a URI (RFC 3986), all of them ASCII.
+    let target = parsed.path.filter(|target| target.is_ascii())?;
+    let method = match parsed.method? {
         "GET" => Method::Get,
         "HEAD" => Method::Head,
         _ => Method::Other,
     };
-    for line in lines.filter(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(':')?;
-        if name.is_empty() || name.bytes().any(|byte| byte.is_ascii_whitespace()) {
-            return None;
-        }
-        let value = value.trim_matches([' ', '\t']);
-        if name.eq_ignore_ascii_case("connection") {
-            for option in value.split(',').map(str::trim) {
-                if option.eq_ignore_ascii_case("close") {
+    let mut keep_alive = parsed.version? == 1;
+    for field in &*parsed.headers {
+        if field.name.eq_ignore_ascii_case("connection") {
+            for option in field.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                if option.eq_ignore_ascii_case(b"close") {
                     keep_alive = false;
-                } else if option.eq_ignore_ascii_case("keep-alive") {
+                } else if option.eq_ignore_ascii_case(b"keep-alive") {
                     keep_alive = true;
                 }
             }
-        } else if name.eq_ignore_ascii_case("transfer-encoding")
-            || name.eq_ignore_ascii_case("content-length") && value != "0"
+        } else if field.name.eq_ignore_ascii_case("transfer-encoding")
+            || field.name.eq_ignore_ascii_case("content-length") && field.value != b"0"
         {
             // A body is not read, so nothing behind it can be understood.
             keep_alive = false;
@@ -158,9 +137,18 @@ mod tests {
             b"GET / HTTP/1.1\r\n : x\r\n\r\n",
             b"GET /a\rSet-Cookie:x HTTP/1.1\r\n\r\n",
             b"\xff\xfe / HTTP/1.1\r\n\r\n",
+            b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nname: a\0b\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01",
         ] {
-            assert_eq!(parse(text), Parsed::Invalid, "{text:?}");
+            assert_eq!(parse(text), Parsed::Invalid(Status::BadRequest), "{text:?}");
         }
+    }
+
+    #[test]
+    fn more_fields_than_a_hundred_are_too_large() {
+        let with = |fields: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(fields));
+        complete(&with(FIELDS_MAX));
+        assert_eq!(parse(with(FIELDS_MAX + 1).as_bytes()), Parsed::Invalid(Status::TooLarge));
     }
 }
