@@ -20,11 +20,20 @@ pub struct Import {
     pub public: bool,
 }
 
+/// A module that is declared.
+#[derive(Debug)]
+pub struct Child {
+    pub name: String,
+    /// Its text, if it is in this file.
+    pub text: Option<Text>,
+    /// Its file, if `#[path = ".."]` says which.
+    pub path: Option<String>,
+}
+
 /// One module's text.
 #[derive(Debug, Default)]
 pub struct Text {
-    /// Modules that are declared here; with their text if it is in this file.
-    pub children: Vec<(String, Option<Text>)>,
+    pub children: Vec<Child>,
     pub imports: Vec<Import>,
     pub references: Vec<Reference>,
     /// Names of items.
@@ -44,7 +53,7 @@ impl Text {
     fn scan(&mut self, tokens: TokenStream, items: bool) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let mut at = 0;
-        let mut public = false;
+        let (mut public, mut path) = (false, None);
         while let Some(token) = tokens.get(at) {
             let was_public = public;
             public = false;
@@ -52,6 +61,9 @@ impl Text {
                 TokenTree::Punct(punct) if punct.as_char() == '#' && is_test(tokens.get(at + 1)) => {
                     at = end_of_item(&tokens, at + 2);
                     continue;
+                }
+                TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                    path = path_of(tokens.get(at + 1)).or(path);
                 }
                 TokenTree::Group(group) => {
                     self.scan(group.stream(), false);
@@ -61,7 +73,7 @@ impl Text {
                 TokenTree::Ident(word) => match word.to_string().as_str() {
                     "pub" => public = true,
                     "mod" if items => {
-                        at = self.module(&tokens, at + 1);
+                        at = self.module(&tokens, at + 1, path.take());
                         continue;
                     }
                     "use" => {
@@ -86,13 +98,13 @@ impl Text {
     }
 
     /// `NAME;` or `NAME { .. }`. Returns what follows.
-    fn module(&mut self, tokens: &[TokenTree], at: usize) -> usize {
+    fn module(&mut self, tokens: &[TokenTree], at: usize, path: Option<String>) -> usize {
         if let Some(TokenTree::Ident(name)) = tokens.get(at) {
             let text = match tokens.get(at + 1) {
                 Some(TokenTree::Group(group)) => Some(Self::of(group.stream())),
                 _ => None,
             };
-            self.children.push((name.to_string(), text));
+            self.children.push(Child { name: name.to_string(), text, path });
         }
         at + 2
     }
@@ -172,6 +184,13 @@ fn is_test(attribute: Option<&TokenTree>) -> bool {
     let text = attribute.map(ToString::to_string).unwrap_or_default();
     let text: String = text.chars().filter(|char| !char.is_whitespace()).collect();
     text == "[cfg(test)]" || text.starts_with("[cfg(all(test,")
+}
+
+/// The file that an attribute `path = ".."` names.
+fn path_of(attribute: Option<&TokenTree>) -> Option<String> {
+    let text = attribute?.to_string();
+    let value = text.strip_prefix("[path")?.trim_start().strip_prefix('=')?.strip_suffix(']')?;
+    Some(value.trim().trim_matches('"').to_owned())
 }
 
 /// Where the item that starts at `at` ends.

@@ -175,6 +175,16 @@ fn folders_in_a_folder_may_not_use_each_other() {
 }
 
 #[test]
+fn path_attribute_names_the_file() {
+    let circles = found(&[
+        ("src/lib.rs", "mod a; #[cfg(unix)] #[path = \"../other/c.rs\"] mod b;"),
+        ("src/a.rs", "use crate::b;"),
+        ("other/c.rs", "use crate::a;"),
+    ]);
+    assert_eq!(circles, [["a -> b src/a.rs:1", "b -> a src/../other/c.rs:1"]]);
+}
+
+#[test]
 fn missing_file_of_a_module_is_an_error() {
     let crate_ = tempfile::tempdir().unwrap();
     let root = crate_.path().join("lib.rs");

@@ -2,7 +2,7 @@
 
 use super::{
     graph::Arrow,
-    scan::{Import, Reference, Text},
+    scan::{Child, Import, Reference, Text},
 };
 use anyhow::{Context, Result, anyhow};
 use proc_macro2::TokenStream;
@@ -58,12 +58,14 @@ impl Tree {
             name: name.to_owned(),
             text,
         });
-        for (child, text) in children {
+        for Child { name: child, text, path } in children {
             let below = directory.join(&child);
             let (file, text) = match text {
                 Some(text) => (file.to_owned(), text),
                 None => {
-                    let mut files = [below.with_extension("rs"), below.join("mod.rs")].into_iter();
+                    let named = path.map(|path| file.parent().unwrap_or(directory).join(path));
+                    let usual = [below.with_extension("rs"), below.join("mod.rs")];
+                    let mut files = named.into_iter().chain(usual);
                     let file = files.find(|file| file.is_file()).with_context(|| {
                         format!("there is no file for 'mod {child}' of {}", file.display())
                     })?;
