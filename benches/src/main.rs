@@ -5,6 +5,7 @@
 
 mod bindings;
 mod comparison;
+mod heaps;
 mod images;
 mod machines;
 mod network;
@@ -52,8 +53,12 @@ fn main() -> Result<()> {
     let guests = [options.guests, options.hvt_guests, options.httpd, options.hvt_httpd];
     let setup = setup::Setup::new(options.nabla, guests)?;
     let mut results = Vec::new();
-    for comparison in
-        processes::all().into_iter().chain(machines::all()).chain(network::all()).chain(images::all())
+    for comparison in processes::all()
+        .into_iter()
+        .chain(machines::all())
+        .chain(network::all())
+        .chain(images::all())
+        .chain(heaps::all())
     {
         if options.only.as_ref().is_some_and(|only| !comparison.name.contains(only)) {
             continue;

@@ -90,10 +90,7 @@ unsafe impl GlobalAlloc for GlobalHeap {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let Some(block) = HEAP.with(|heap| heap.allocate(layout)) else { return ptr::null_mut() };
-        // SAFETY: the block has at least `layout.size()` bytes.
-        unsafe { block.start.write_bytes(0, block.dirty.min(layout.size())) };
-        block.start
+        HEAP.with(|heap| heap.allocate_zeroed(layout)).unwrap_or(ptr::null_mut())
     }
 
     unsafe fn dealloc(&self, start: *mut u8, _layout: Layout) {
@@ -102,19 +99,7 @@ unsafe impl GlobalAlloc for GlobalHeap {
     }
 
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller has got `start` from `alloc`.
-        if HEAP.with(|heap| unsafe { heap.resize(start, new_size) }) {
-            return start;
-        }
-        // SAFETY: the caller vouches for the size, as it does in `realloc`.
-        let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        let Some(block) = HEAP.with(|heap| heap.allocate(new_layout)) else { return ptr::null_mut() };
-        // SAFETY: both blocks have as many bytes as are copied, and they are two. The old one is given back
-        // as it was got.
-        unsafe {
-            block.start.copy_from_nonoverlapping(start, layout.size().min(new_size));
-            HEAP.with(|heap| heap.free(start));
-        }
-        block.start
+        // SAFETY: the caller has got `start` from `alloc` for this layout, and vouches for the size.
+        HEAP.with(|heap| unsafe { heap.reallocate(start, layout, new_size) }).unwrap_or(ptr::null_mut())
     }
 }

@@ -133,6 +133,37 @@ impl Heap {
         Some(Allocation { start: self.region.pointer(block + OVERHEAD), dirty })
     }
 
+    /// Takes a block for `layout` that is zero, without touching what nobody has written to so far.
+    pub fn allocate_zeroed(&mut self, layout: Layout) -> Option<*mut u8> {
+        let block = self.allocate(layout)?;
+        // SAFETY: the block has at least `layout.size()` bytes.
+        unsafe { block.start.write_bytes(0, block.dirty.min(layout.size())) };
+        Some(block.start)
+    }
+
+    /// Changes the size of a block to hold `new_size` bytes, and its place if that must be. `None`, and nothing has
+    /// changed, when there is no room.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::free`]; `layout` is what the block was allocated for, and stays a layout with `new_size`.
+    pub unsafe fn reallocate(&mut self, start: *mut u8, layout: Layout, new_size: usize) -> Option<*mut u8> {
+        // SAFETY: the caller has got `start` from `allocate`.
+        if unsafe { self.resize(start, new_size) } {
+            return Some(start);
+        }
+        // SAFETY: the caller vouches for the size.
+        let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        let block = self.allocate(new_layout)?;
+        // SAFETY: both blocks have as many bytes as are copied, and they are two. The old one is given back
+        // as it was got.
+        unsafe {
+            block.start.copy_from_nonoverlapping(start, layout.size().min(new_size));
+            self.free(start);
+        }
+        Some(block.start)
+    }
+
     /// Gives a block back.
     ///
     /// # Safety
