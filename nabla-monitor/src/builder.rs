@@ -15,7 +15,8 @@ use std::{
     sync::Arc,
 };
 
-const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
+/// Memory of a guest unless [`GuestBuilder::memory`] sets it.
+pub const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
 
 /// A guest that is being configured. [`Runtime::guest`] makes one; [`Self::start`] starts it.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl GuestBuilder {
         }
     }
 
-    /// Memory of the guest: a multiple of 4 KiB, or of 2 MiB up to 4 GiB for virtual machines. 512 MiB unless set. Only what the guest touches is used.
+    /// Memory of the guest: a multiple of 4 KiB, or of 2 MiB up to 4 GiB for virtual machines. [`DEFAULT_MEMORY`] unless set. Only what the guest touches is used.
     pub fn memory(mut self, size: ByteSize) -> Self {
         self.memory = size;
         self

@@ -66,12 +66,12 @@ mod usage;
 #[cfg(feature = "gdb")]
 pub use crate::debug::gdb::GdbListener;
 pub use crate::{
-    builder::GuestBuilder,
+    builder::{DEFAULT_MEMORY, GuestBuilder},
     confine::Identity,
     counters::{Counters, DeviceCounters, Exits, Hypercalls},
     device::{
-        BlockDevice, BlockError, BlockErrorKind, BlockInfo, Console, ConsoleReader, DeviceError, DeviceInfo,
-        DeviceProperties, NetDevice, NetInfo,
+        BlockDevice, BlockError, BlockErrorKind, BlockInfo, Console, ConsoleReader, DEFAULT_BLOCK_SIZE,
+        DeviceError, DeviceInfo, DeviceProperties, NetDevice, NetInfo,
     },
     error::{Error, ErrorKind},
     exit::{

@@ -8,12 +8,9 @@ use clap::{
     Args,
     builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
 };
-use nabla_monitor::{Abi, ByteSize, Identity};
+use nabla_monitor::{Abi, ByteSize, DEFAULT_MEMORY, Identity};
 use nabla_net::ConfigStyle;
 use std::{ffi::OsString, path::PathBuf};
-
-/// Memory of a guest unless said otherwise.
-pub const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,7 +56,7 @@ pub struct RunArgs {
     pub args: Vec<OsString>,
 
     /// Memory: a number of MiB, or with a unit such as 64M or 4G.
-    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = memory)]
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY, value_parser = memory)]
     pub mem: ByteSize,
 
     /// Name of the guest's process in ps [default: the image's file name].

@@ -5,10 +5,11 @@
 //! requests for help included, is left to clap, and a test compares the two.
 
 use super::{
-    args::{DEFAULT_MEMORY, RunArgs, identity, memory},
+    args::{RunArgs, identity, memory},
     device::DiskSpec,
     net_spec::NetSpec,
 };
+use nabla_monitor::DEFAULT_MEMORY;
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,

@@ -3,7 +3,10 @@
 use super::{VERSION, elftool::open_message, notes::Notes, strerror, tender_options::Options, warn};
 use crate::{error::sentence, output};
 use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, ManifestError, abi};
-use nabla_monitor::{BlockDevice, DeviceError, Error, ExitStatus, Fault, GdbListener, ImageFile, Runtime};
+use nabla_monitor::{
+    BlockDevice, DEFAULT_BLOCK_SIZE, DEFAULT_MEMORY, DeviceError, Error, ExitStatus, Fault, GdbListener,
+    ImageFile, Runtime,
+};
 use std::{
     ffi::{OsStr, OsString},
     ops::RangeInclusive,
@@ -80,11 +83,12 @@ pub fn main(tender: &Tender, args: &[OsString]) -> u8 {
 
 fn usage(tender: &Tender) -> String {
     let name = tender.name;
+    let memory = DEFAULT_MEMORY.as_u64() >> 20;
     let mut text = format!(
         "usage: {name} [ CORE OPTIONS ] [ -- ] KERNEL [ ARGS ]\n\
          KERNEL is the guest's image, ARGS are the guest's arguments.\n\
          Core options:\n\
-         \x20   --mem=MIB (memory of the guest in MiB; 512)\n\
+         \x20   --mem=MIB (memory of the guest in MiB; {memory})\n\
          \x20   --block:NAME=PATH (attach the file or block device PATH as block device NAME)\n\
          \x20   --block-sector-size:NAME=SIZE (bytes of its blocks: a power of two from 512 on)\n\
          \x20   --net:NAME=IFACE | @NN (attach the tap IFACE, or descriptor NN, as network device NAME)\n\
@@ -130,7 +134,7 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     let mut interfaces = Vec::new();
     for (name, disk) in options.disks {
         // Solo5's tender does not lock.
-        let block_size = options.block_sizes.get(&name).copied().unwrap_or(Options::BLOCK_SIZE);
+        let block_size = options.block_sizes.get(&name).copied().unwrap_or(DEFAULT_BLOCK_SIZE);
         guest = guest.block_device(
             name,
             BlockDevice::from_fd(disk.descriptor).block_size(block_size.into()).unlocked(),

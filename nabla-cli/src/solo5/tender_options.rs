@@ -4,7 +4,7 @@
 use super::{strerror, tender::Stop};
 use crate::run::device::{TapSource, device_name};
 use nabla_core::{ByteSize, DeviceKind, Manifest};
-use nabla_monitor::{MacAddress, NetDevice, Tap};
+use nabla_monitor::{DEFAULT_BLOCK_SIZE, DEFAULT_MEMORY, MacAddress, NetDevice, Tap};
 use rustix::fs::{SeekFrom, seek};
 use std::{
     collections::BTreeMap,
@@ -50,9 +50,6 @@ pub struct Net {
 }
 
 impl Options {
-    /// Bytes of a block unless set.
-    pub const BLOCK_SIZE: u16 = 512;
-
     /// Parses the options in front of the image and opens the disks.
     pub fn parse(
         words: &[OsString],
@@ -61,7 +58,7 @@ impl Options {
         debug: bool,
     ) -> Result<Self, Stop> {
         let mut options = Self {
-            memory: ByteSize::mib(512),
+            memory: DEFAULT_MEMORY,
             may_exec_heap,
             exec_heap: false,
             disks: BTreeMap::new(),
@@ -137,7 +134,7 @@ impl Options {
     /// Checks that every disk is a whole number of blocks.
     pub fn check_disks(&self) -> Result<(), Stop> {
         for (name, disk) in &self.disks {
-            let size = self.block_sizes.get(name).copied().unwrap_or(Self::BLOCK_SIZE);
+            let size = self.block_sizes.get(name).copied().unwrap_or(DEFAULT_BLOCK_SIZE);
             let problem = if !disk.capacity.is_multiple_of(size.into()) {
                 format!("{name}: Backing storage size must be block aligned ({size} bytes)")
             } else if disk.capacity < size.into() {

@@ -13,7 +13,8 @@ use std::{
 };
 use thiserror::Error;
 
-const DEFAULT_BLOCK_SIZE: u16 = 512;
+/// Bytes of a block of a disk unless set: 512.
+pub const DEFAULT_BLOCK_SIZE: u16 = 512;
 
 /// A block device of a guest: a file or a block device of the host, read and written in place.
 ///
@@ -59,7 +60,7 @@ impl BlockDevice {
         self
     }
 
-    /// Bytes of a block: a power of two from 512 to 32768. 512 unless set.
+    /// Bytes of a block: a power of two from 512 to 32768. [`DEFAULT_BLOCK_SIZE`] unless set.
     #[must_use]
     pub fn block_size(mut self, bytes: u32) -> Self {
         self.block_size = Some(bytes);
