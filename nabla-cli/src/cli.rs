@@ -1,8 +1,8 @@
 //! The command line of `nabla`, and which verb it means.
 
 use crate::{completions, doctor, error, inspect, iso, logging, man, net, output, run};
-use clap::{ArgAction, CommandFactory, Parser, Subcommand, error::ErrorKind};
-use std::ffi::OsString;
+use clap::{ArgAction, Args, FromArgMatches, Subcommand, error::ErrorKind};
+use std::{ffi::OsString, os::unix::ffi::OsStrExt};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +23,7 @@ not exist, 128+N when signal N ended the guest.
 Called as solo5-spt, solo5-hvt or solo5-elftool, through a link for example, it takes the command lines of those programs.";
 
 /// Runs unikernels as processes that are confined to a handful of system calls.
-#[derive(Debug, Parser)]
+#[derive(Debug, Args)]
 #[command(name = "nabla", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// Log to standard error what is done: -v steps, -vv details, -vvv everything.
@@ -32,14 +32,12 @@ pub struct Cli {
 
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub verb: Verb,
 }
 
-/// A verb with its own arguments.
+/// A verb with its own arguments. `run` is another, which clap does not parse.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run a guest.
-    Run(Box<run::RunArgs>),
+pub enum Verb {
     /// Tell what an image is, what it needs, and what is unusual about it.
     Inspect(inspect::InspectArgs),
     /// Make and read images of file systems (ISO 9660), such as disks of guests.
@@ -56,35 +54,67 @@ pub enum Command {
 
 /// Does what the command line says and returns the exit status.
 pub fn main(args: &[OsString]) -> u8 {
-    // clap takes longer to get ready than most guests take to start.
-    let result = match run::fast::parse(args) {
-        Some(run_args) => run::main(&run_args),
-        None => match Cli::try_parse_from(args) {
-            Ok(cli) => {
-                logging::init(cli.verbose);
-                dispatch(cli.command)
-            }
-            Err(error) => return usage(&error),
-        },
+    let result = match words_of_run(args) {
+        Some(words) => run::RunArgs::parse(&words).map_err(explain).map(|(args, verbosity)| {
+            logging::init(verbosity);
+            run::main(&args)
+        }),
+        None => parse(args).map(|cli| {
+            logging::init(cli.verbose);
+            dispatch(cli.verb)
+        }),
     };
-    result.unwrap_or_else(|error| error::report(&error))
+    match result {
+        Ok(result) => result.unwrap_or_else(|error| error::report(&error)),
+        Err(error) => usage(&error),
+    }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<u8> {
-    match command {
-        Command::Run(args) => run::main(&args),
-        Command::Inspect(args) => inspect::main(&args),
-        Command::Iso(args) => iso::main(&args),
-        Command::Net(args) => net::main(&args),
-        Command::Doctor(args) => doctor::main(&args),
-        Command::Completions(args) => completions::main(&args),
-        Command::Man(args) => man::main(&args),
+/// Parses the command line of another verb than `run`.
+fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches))
+}
+
+/// What clap says where a command line of `nabla run` is not followed.
+fn explain(stop: run::Stop) -> clap::Error {
+    let mut command = command();
+    match stop {
+        run::Stop::Help(option) => {
+            command.try_get_matches_from(["nabla", "run", option]).expect_err("help is an error to clap")
+        }
+        run::Stop::Mistake(message) => {
+            command.build();
+            let run = command.find_subcommand_mut("run").expect("the command has this verb");
+            run.error(ErrorKind::ValueValidation, message)
+        }
+    }
+}
+
+/// What the command line says to `nabla run`, -v in front of the verb included; nothing for another verb.
+fn words_of_run(args: &[OsString]) -> Option<Vec<OsString>> {
+    let is_verbose = |word: &OsString| {
+        let letters = word.as_bytes().strip_prefix(b"-").unwrap_or_default();
+        word == "--verbose" || (!letters.is_empty() && letters.iter().all(|&letter| letter == b'v'))
+    };
+    let (_, words) = args.split_first()?;
+    let verb = words.iter().position(|word| !is_verbose(word)).filter(|&index| words[index] == "run")?;
+    Some([&words[..verb], &words[verb + 1..]].concat())
+}
+
+fn dispatch(verb: Verb) -> anyhow::Result<u8> {
+    match verb {
+        Verb::Inspect(args) => inspect::main(&args),
+        Verb::Iso(args) => iso::main(&args),
+        Verb::Net(args) => net::main(&args),
+        Verb::Doctor(args) => doctor::main(&args),
+        Verb::Completions(args) => completions::main(&args, command()),
+        Verb::Man(args) => man::main(&args, command()),
     }
 }
 
 /// The whole command line as clap knows it.
 pub fn command() -> clap::Command {
-    Cli::command()
+    Cli::augment_args(clap::Command::new("nabla").subcommand(run::RunArgs::command()))
 }
 
 /// Prints help where it was asked for, and what is wrong with the command line where not.
@@ -108,6 +138,24 @@ fn usage(error: &clap::Error) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn verbosity_counts_on_both_sides_of_the_verb() {
+        for (line, expected) in [
+            ("nabla run app.nabla", Some(0)),
+            ("nabla -v run app.nabla", Some(1)),
+            ("nabla --verbose -vv run -v app.nabla -- -v", Some(4)),
+            ("nabla -vx run app.nabla", None),
+            ("nabla - run app.nabla", None),
+            ("nabla -v inspect app.nabla", None),
+            ("nabla -v", None),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let run = words_of_run(&words).and_then(|words| run::RunArgs::parse(&words).ok());
+            let verbosity = run.map(|(_, verbosity)| verbosity);
+            assert_eq!(verbosity, expected, "{line}");
+        }
+    }
 
     #[test]
     fn definition_is_consistent() {
@@ -136,8 +184,12 @@ mod tests {
             let examples = examples(command);
             assert!(may_lack || !examples.is_empty(), "{} has no examples", command.get_name());
             for words in examples {
-                let parsed = Cli::try_parse_from(&words);
-                assert!(parsed.is_ok(), "{}: {}", words.join(" "), parsed.unwrap_err());
+                let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+                let error = match words_of_run(&words) {
+                    Some(words) => run::RunArgs::parse(&words).map_err(explain).err(),
+                    None => parse(&words).err(),
+                };
+                assert!(error.is_none(), "{words:?}: {}", error.unwrap());
             }
         }
     }

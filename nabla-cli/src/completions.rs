@@ -1,6 +1,6 @@
 //! `nabla completions`.
 
-use crate::{cli, output};
+use crate::output;
 use clap::Args;
 use clap_complete::Shell;
 
@@ -18,10 +18,10 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints a completion script.
-pub fn main(args: &CompletionsArgs) -> anyhow::Result<u8> {
+/// Prints a completion script for a command.
+pub fn main(args: &CompletionsArgs, mut command: clap::Command) -> anyhow::Result<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut cli::command(), "nabla", &mut script);
+    clap_complete::generate(args.shell, &mut command, "nabla", &mut script);
     output::print(&script)?;
     Ok(0)
 }

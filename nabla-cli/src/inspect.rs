@@ -1,8 +1,11 @@
 //! `nabla inspect`.
 
-use crate::{output, run::abi_parser};
+use crate::output;
 use anyhow::Context;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use nabla_core::{Abi, AbiSource, ByteSize, Image, ReadAt, Warning};
 use nabla_monitor::ImageFile;
 use nabla_net::ConfigStyle;
@@ -32,6 +35,10 @@ pub struct InspectArgs {
     /// ABI of an image that does not say which it has.
     #[arg(long, value_parser = abi_parser())]
     abi: Option<Abi>,
+}
+
+fn abi_parser() -> impl TypedValueParser<Value = Abi> {
+    PossibleValuesParser::new(Abi::ALL.map(Abi::name)).try_map(|name| name.parse::<Abi>())
 }
 
 /// Prints what is in an image.

@@ -1,6 +1,6 @@
 //! `nabla man`.
 
-use crate::{cli, output};
+use crate::output;
 use anyhow::Context;
 use clap::Args;
 use std::{fs, path::PathBuf};
@@ -19,22 +19,22 @@ pub struct ManArgs {
     out: Option<PathBuf>,
 }
 
-/// Prints the manual pages, one behind the other, or writes them into a directory.
-pub fn main(args: &ManArgs) -> anyhow::Result<u8> {
+/// Prints the manual pages of a command, one after the other, or writes them into a directory.
+pub fn main(args: &ManArgs, command: clap::Command) -> anyhow::Result<u8> {
     match &args.out {
         Some(directory) => {
             fs::create_dir_all(directory)
-                .and_then(|()| clap_mangen::generate_to(cli::command(), directory))
+                .and_then(|()| clap_mangen::generate_to(command, directory))
                 .with_context(|| format!("cannot write manual pages to '{}'", directory.display()))?;
         }
-        None => output::print(&all_pages()?)?,
+        None => output::print(&all_pages(command)?)?,
     }
     Ok(0)
 }
 
-fn all_pages() -> anyhow::Result<Vec<u8>> {
+fn all_pages(command: clap::Command) -> anyhow::Result<Vec<u8>> {
     // Gives every subcommand its full name, as `generate_to` does.
-    let mut command = cli::command().disable_help_subcommand(true);
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let mut pages = Vec::new();
     for page in std::iter::once(&command).chain(command.get_subcommands()) {

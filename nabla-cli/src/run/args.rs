@@ -3,14 +3,17 @@
 use super::{
     device::DiskSpec,
     net_spec::{NetSpec, PublishSpec},
+    option::{self, Line, Stop, Table, Value},
 };
-use clap::{
-    Args,
-    builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
-};
+use clap::{Arg, Command, value_parser};
 use nabla_monitor::{Abi, ByteSize, DEFAULT_MEMORY, Identity};
 use nabla_net::ConfigStyle;
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,116 +48,191 @@ comma in a path is written twice, and a path that starts with letters or digits 
 Exit status: the guest's own; 125 when nabla itself failed, wrong usage included, 126 when the image cannot be \
 run, 127 when it does not exist.";
 
-/// Arguments of `nabla run`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[command(after_help = EXAMPLES)]
+/// What the command line of `nabla run` says. [`OPTIONS`] tells what each option is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunArgs {
-    /// The guest's image.
     pub image: PathBuf,
-
-    /// Arguments for the guest; after -- if one of them starts with a dash.
     pub args: Vec<OsString>,
-
-    /// Memory: a number of MiB, or with a unit such as 64M or 4G.
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY, value_parser = memory)]
-    pub mem: ByteSize,
-
-    /// Name of the guest's process in ps [default: the image's file name].
-    #[arg(long)]
+    pub mem: Option<ByteSize>,
     pub name: Option<String>,
-
-    /// ABI of an image that does not say which it has.
-    #[arg(long, value_parser = abi_parser())]
     pub abi: Option<Abi>,
-
-    /// Attach a file or block device as the disk NAME, or as the guest's only disk; ro: read-only.
-    #[arg(
-        long,
-        value_name = "[NAME=]PATH[,ro][,block-size=N]",
-        help_heading = "Devices",
-        value_parser = OsStringValueParser::new().try_map(|text| DiskSpec::parse(&text))
-    )]
     pub disk: Vec<DiskSpec>,
-
-    /// Attach a network as the interface NAME, or as the guest's only one.
-    ///
-    /// SOURCE is a tap that exists (TAP, or @N for descriptor N); new, for a network of the host and the guest alone; bridge=BRIDGE,
-    /// for a tap at a bridge; or adopt=INTERFACE, for an interface that the guest gets with its addresses. All take mac=ADDRESS,
-    /// mtu=BYTES, dns=IP and hostname=NAME; new also host=IP/PREFIX, guest=IP and dev=INTERFACE; TAP and bridge also
-    /// address=IP/PREFIX and gateway=IP; bridge and adopt also netns=PATH; adopt also by=redirect|bridge.
-    #[arg(
-        long,
-        value_name = "[NAME=]SOURCE[,OPTION]...",
-        help_heading = "Network",
-        value_parser = OsStringValueParser::new().try_map(|text| NetSpec::parse(&text))
-    )]
-    pub net: Vec<NetSpec>,
-
-    /// Pass TCP connections to a port of the host on to the guest, without rules in a firewall.
-    #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST_PORT", help_heading = "Network")]
-    pub publish: Vec<PublishSpec>,
-
-    /// How the guest is told its addresses: by the arguments of its kind [default: as the image shows].
-    #[arg(long, value_name = "KIND", help_heading = "Network", value_parser = config_style_parser())]
-    pub net_config: Option<ConfigStyle>,
-
-    /// Append what the guest prints to a file instead of standard output.
-    #[arg(long, value_name = "FILE", help_heading = "Devices")]
     pub console: Option<PathBuf>,
-
-    /// Stay as the guest's parent; say which system call was denied or which address faulted.
-    #[arg(long, help_heading = "Supervision")]
+    pub net: Vec<NetSpec>,
+    pub publish: Vec<PublishSpec>,
+    pub net_config: Option<ConfigStyle>,
     pub supervise: bool,
-
-    /// Stay as the guest's parent; write to a file how the guest ended and what it used.
-    #[arg(long, value_name = "FILE", help_heading = "Supervision")]
     pub json_report: Option<PathBuf>,
-
-    /// Wait for gdb at the guest's first instruction: on a TCP address, or on a Unix socket at a path with a '/'.
-    #[arg(
-        long,
-        value_name = "ADDRESS|SOCKET",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "127.0.0.1:1234",
-        help_heading = "Debugging"
-    )]
     pub gdb: Option<PathBuf>,
-
-    /// Write a core dump into a directory when the guest aborts, faults or is ended for what it may not do.
-    #[arg(long, value_name = "DIR", help_heading = "Debugging")]
     pub dumpcore: Option<PathBuf>,
-
-    /// Let the guest execute its heap and stack, and take images with writable code. Dangerous.
-    #[arg(long, help_heading = "Confinement and memory")]
     pub x_exec_heap: bool,
-
-    /// Back the guest's memory with huge pages.
-    #[arg(long, help_heading = "Confinement and memory")]
     pub huge_pages: bool,
-
-    /// Give the guest namespaces of its own, on top of the system call filter.
-    #[arg(long, help_heading = "Confinement and memory")]
     pub isolate: bool,
-
-    /// Run the guest as another user and group, by number; takes root.
-    #[arg(long, value_name = "UID:GID", help_heading = "Confinement and memory", value_parser = identity)]
     pub user: Option<Identity>,
-
-    /// Put the guest into a cgroup that exists: a directory below /sys/fs/cgroup.
-    #[arg(long, value_name = "DIR", help_heading = "Confinement and memory")]
     pub cgroup: Option<PathBuf>,
 }
 
-/// Parses the value of `--abi`.
-pub fn abi_parser() -> impl TypedValueParser<Value = Abi> {
-    PossibleValuesParser::new(Abi::ALL.map(Abi::name)).try_map(|name| name.parse::<Abi>())
+type Opt = option::Opt<RunArgs>;
+
+/// Every option, in the order of the help. The parser, the help, the completions and the manual page follow from here.
+const OPTIONS: &Table<RunArgs> = &[
+    (None, GENERAL),
+    (Some("Devices"), DEVICES),
+    (Some("Network"), NETWORK),
+    (Some("Supervision"), SUPERVISION),
+    (Some("Debugging"), DEBUGGING),
+    (Some("Confinement and memory"), CONFINEMENT),
+];
+
+const GENERAL: &[Opt] = &[
+    Opt::new(
+        "mem",
+        "Memory: a number of MiB, or with a unit such as 64M or 4G",
+        Value::One("SIZE", |run, value| set(&mut run.mem, memory(text(value)?))),
+    )
+    .default(|| DEFAULT_MEMORY.to_string().replace(' ', "")),
+    Opt::new(
+        "name",
+        "Name of the guest's process in ps [default: the image's file name]",
+        Value::One("NAME", |run, value| set(&mut run.name, text(value).map(str::to_owned))),
+    ),
+    Opt::new(
+        "abi",
+        "ABI of an image that does not say which it has",
+        Value::One("ABI", |run, value| set(&mut run.abi, parsed(value))),
+    )
+    .choices(|| Abi::ALL.map(Abi::name).to_vec()),
+];
+
+const DEVICES: &[Opt] = &[
+    Opt::new(
+        "disk",
+        "Attach a file or block device as the disk NAME, or as the guest's only disk; ro: read-only",
+        Value::Many("[NAME=]PATH[,ro][,block-size=N]", |run, value| {
+            DiskSpec::parse(value).map(|disk| run.disk.push(disk))
+        }),
+    ),
+    Opt::new(
+        "console",
+        "Append what the guest prints to a file instead of standard output",
+        Value::Path("FILE", |run| &mut run.console),
+    ),
+];
+
+const NETWORK: &[Opt] = &[
+    Opt::new(
+        "net",
+        "Attach a network as the interface NAME, or as the guest's only one.\n\n\
+         SOURCE is a tap that exists (TAP, or @N for descriptor N); new, for a network of the host and the guest \
+         alone; bridge=BRIDGE, for a tap at a bridge; or adopt=INTERFACE, for an interface that the guest gets with \
+         its addresses. All take mac=ADDRESS, mtu=BYTES, dns=IP and hostname=NAME; new also host=IP/PREFIX, \
+         guest=IP and dev=INTERFACE; TAP and bridge also address=IP/PREFIX and gateway=IP; bridge and adopt also \
+         netns=PATH; adopt also by=redirect|bridge.",
+        Value::Many("[NAME=]SOURCE[,OPTION]...", |run, value| {
+            NetSpec::parse(value).map(|net| run.net.push(net))
+        }),
+    ),
+    Opt::new(
+        "publish",
+        "Pass TCP connections to a port of the host on to the guest, without rules in a firewall",
+        Value::Many("[ADDRESS:]PORT:GUEST_PORT", |run, value| {
+            parsed(value).map(|port| run.publish.push(port))
+        }),
+    )
+    .short('p'),
+    Opt::new(
+        "net-config",
+        "How the guest is told its addresses: by the arguments of its kind [default: as the image shows]",
+        Value::One("KIND", |run, value| set(&mut run.net_config, parsed(value))),
+    )
+    .choices(|| ConfigStyle::ALL.map(ConfigStyle::name).to_vec()),
+];
+
+const SUPERVISION: &[Opt] = &[
+    Opt::new(
+        "supervise",
+        "Stay as the guest's parent; say which system call was denied or which address faulted",
+        Value::No(|run| &mut run.supervise),
+    ),
+    Opt::new(
+        "json-report",
+        "Stay as the guest's parent; write to a file how the guest ended and what it used",
+        Value::Path("FILE", |run| &mut run.json_report),
+    ),
+];
+
+const DEBUGGING: &[Opt] = &[
+    Opt::new(
+        "gdb",
+        "Wait for gdb at the guest's first instruction: on a TCP address, or on a Unix socket at a path with a '/'",
+        Value::OptionalPath("ADDRESS|SOCKET", "127.0.0.1:1234", |run| &mut run.gdb),
+    ),
+    Opt::new(
+        "dumpcore",
+        "Write a core dump into a directory when the guest aborts, faults or is ended for what it may not do",
+        Value::Path("DIR", |run| &mut run.dumpcore),
+    ),
+];
+
+const CONFINEMENT: &[Opt] = &[
+    Opt::new(
+        "x-exec-heap",
+        "Let the guest execute its heap and stack, and take images with writable code. Dangerous",
+        Value::No(|run| &mut run.x_exec_heap),
+    ),
+    Opt::new("huge-pages", "Back the guest's memory with huge pages", Value::No(|run| &mut run.huge_pages)),
+    Opt::new(
+        "isolate",
+        "Give the guest namespaces of its own, on top of the system call filter",
+        Value::No(|run| &mut run.isolate),
+    ),
+    Opt::new(
+        "user",
+        "Run the guest as another user and group, by number; takes root",
+        Value::One("UID:GID", |run, value| set(&mut run.user, identity(text(value)?))),
+    ),
+    Opt::new(
+        "cgroup",
+        "Put the guest into a cgroup that exists: a directory below /sys/fs/cgroup",
+        Value::Path("DIR", |run| &mut run.cgroup),
+    ),
+];
+
+impl RunArgs {
+    /// Parses what follows `nabla run`, and how often -v is in it.
+    pub fn parse(words: &[OsString]) -> Result<(Self, u8), Stop> {
+        let Line { options, words, verbosity } = option::parse(OPTIONS, words)?;
+        let mut words = words.into_iter();
+        let image = words.next().filter(|image| !image.is_empty());
+        let image =
+            image.ok_or_else(|| Stop::Mistake("the image of the guest is missing: <IMAGE>".to_owned()))?;
+        Ok((Self { image: image.into(), args: words.collect(), ..options }, verbosity))
+    }
+
+    /// What clap knows of `nabla run`, for help, completions and manual pages.
+    pub fn command() -> Command {
+        let image = Arg::new("image").required(true).value_name("IMAGE").help("The guest's image");
+        let args = Arg::new("args").num_args(0..).value_name("ARGS").value_parser(value_parser!(OsString));
+        Command::new("run")
+            .about("Run a guest")
+            .after_help(EXAMPLES)
+            .arg(image.value_parser(value_parser!(PathBuf)))
+            .arg(args.help("Arguments for the guest; after -- if one of them starts with a dash"))
+            .args(option::to_clap(OPTIONS))
+    }
 }
 
-/// Parses the value of `--net-config`.
-fn config_style_parser() -> impl TypedValueParser<Value = ConfigStyle> {
-    PossibleValuesParser::new(ConfigStyle::ALL.map(ConfigStyle::name))
-        .try_map(|name| name.parse::<ConfigStyle>())
+fn set<T>(place: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
+    *place = Some(value?);
+    Ok(())
+}
+
+fn text(value: &OsStr) -> Result<&str, String> {
+    value.to_str().ok_or_else(|| "not valid UTF-8".to_owned())
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(value: &OsStr) -> Result<T, String> {
+    text(value)?.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// Parses the value of `--mem`.
@@ -178,6 +256,7 @@ pub fn identity(text: &str) -> Result<Identity, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn bare_memory_is_in_mebibytes() {
@@ -214,6 +293,78 @@ mod tests {
         assert_eq!(identity("1000:65534"), Ok(Identity { uid: 1000, gid: 65534 }));
         for text in ["", "1000", "1000:", ":1", "root:root", "-1:0", "1:2:3", "4294967296:0"] {
             assert!(identity(text).is_err(), "{text}");
+        }
+    }
+
+    fn parse(line: &str) -> Result<(RunArgs, u8), Stop> {
+        RunArgs::parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_option_sets_its_field() {
+        let line = "app.nabla --mem 64 --name n --abi spt-v1 --disk a=x,ro --disk=y --console c --net tap0 -p 1:2 \
+                    --net-config none --supervise --json-report r --gdb --dumpcore d --x-exec-heap --huge-pages \
+                    --isolate --user 1:2 --cgroup g -- one --two";
+        let path = |text: &str| Some(PathBuf::from(text));
+        let expected = RunArgs {
+            image: "app.nabla".into(),
+            args: vec!["one".into(), "--two".into()],
+            mem: Some(ByteSize::mib(64)),
+            name: Some("n".into()),
+            abi: Some("spt-v1".parse().unwrap()),
+            disk: ["a=x,ro", "y"].map(|disk| DiskSpec::parse(OsStr::new(disk)).unwrap()).to_vec(),
+            console: path("c"),
+            net: vec![NetSpec::parse(OsStr::new("tap0")).unwrap()],
+            publish: vec!["1:2".parse().unwrap()],
+            net_config: Some(ConfigStyle::None),
+            supervise: true,
+            json_report: path("r"),
+            gdb: path("127.0.0.1:1234"),
+            dumpcore: path("d"),
+            x_exec_heap: true,
+            huge_pages: true,
+            isolate: true,
+            user: Some(Identity { uid: 1, gid: 2 }),
+            cgroup: path("g"),
+        };
+        assert_eq!(parse(line), Ok((expected, 0)));
+        let options = OPTIONS.iter().map(|(_, options)| options.len()).sum::<usize>();
+        assert_eq!(
+            line.matches(" --").count() + line.matches(" -p").count(),
+            options + 3,
+            "one is missing above"
+        );
+    }
+
+    #[test]
+    fn image_comes_first_and_is_needed() {
+        assert_eq!(parse("-- app.nabla --mem 3").unwrap().0.args, ["--mem", "3"]);
+        for line in ["", "--mem 3", "--", " x"] {
+            assert!(matches!(parse(line), Err(Stop::Mistake(text)) if text.contains("<IMAGE>")), "{line:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        /// The help and the completions promise what is parsed: clap takes the same lines, and they mean the same.
+        #[test]
+        fn agrees_with_clap(line in prop::collection::vec(prop::sample::select(&[
+            "app.nabla", "x", "", "-", "--", "-v", "-h", "run", "64", "1G", "a=b", "a=b,ro", "1:2", "@0", "spt-v2",
+            "--mem", "--mem=64", "--mem=", "--mem=x", "--disk", "--disk=d,ro", "--disk=", "--net", "--net=n=@1",
+            "--name", "--name=n", "--name=-n", "--name=", "--abi", "--abi=spt-v1", "--console", "--console=c",
+            "--supervise", "--supervise=", "--json-report", "--json-report=r", "--x-exec-heap", "--huge-pages",
+            "--isolate", "--user", "--user=3:4", "--cgroup", "--cgroup=", "--cgroup=g", "--gdb", "--gdb=", "--gdb=x",
+            "--dumpcore=d", "-p", "-p1:2", "-p=1:2", "-vp", "-vvp1:2", "--publish=1:2", "--net-config=none", "--net=new",
+            "--net=bridge=b", "--verbose", "--unknown", "-x", "---", "--=x",
+        ][..]), 0..8)) {
+            let words: Vec<OsString> = line.into_iter().map(OsString::from).collect();
+            let expected = option::parse_with_clap(OPTIONS, RunArgs::command(), &words);
+            let parsed = RunArgs::parse(&words).ok();
+            let expected = expected.map(|Line { options, words, verbosity }| {
+                (RunArgs { image: words[0].clone().into(), args: words[1..].to_vec(), ..options }, verbosity)
+            });
+            prop_assert_eq!(parsed, expected, "{:?}", words);
         }
     }
 }

@@ -3,16 +3,16 @@
 mod args;
 mod counters;
 pub mod device;
-pub mod fast;
 pub mod net_spec;
 mod network;
+mod option;
 mod parent;
 mod report;
 
-pub use self::args::{RunArgs, abi_parser};
+pub use self::{args::RunArgs, option::Stop};
 
 use self::network::Networks;
-use nabla_monitor::{Console, GuestBuilder, ImageFile, Isolation, Runtime, Supervision};
+use nabla_monitor::{Console, DEFAULT_MEMORY, GuestBuilder, ImageFile, Isolation, Runtime, Supervision};
 use std::os::unix::ffi::OsStrExt;
 
 /// Runs a guest and returns the exit status: as the guest's own process where nothing is left to do when it ends,
@@ -42,7 +42,7 @@ fn builder(args: &RunArgs, networks: &mut Networks) -> anyhow::Result<GuestBuild
     let words = networks.arguments(args, &image)?;
     let mut guest = Runtime::new()
         .guest(image)
-        .memory(args.mem)
+        .memory(args.mem.unwrap_or(DEFAULT_MEMORY))
         .exec_heap(args.x_exec_heap)
         .huge_pages(args.huge_pages)
         .isolation(isolation(args))
