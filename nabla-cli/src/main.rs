@@ -42,7 +42,7 @@ fn dispatch(args: &[OsString]) -> u8 {
         Some("solo5-spt") => solo5::tender::main(&solo5::tender::SPT, args),
         Some("solo5-hvt") => solo5::tender::main(&solo5::tender::HVT, args),
         Some("solo5-hvt-debug") => solo5::tender::main(&solo5::tender::HVT_DEBUG, args),
-        Some(solo5::elftool::NAME) => solo5::elftool::main(args),
+        Some(solo5::ELFTOOL) => solo5::elftool::main(args),
         _ => cli::main(args),
     }
 }

@@ -1,6 +1,6 @@
 //! `solo5-elftool`: makes the C source of a manifest, and tells manifest and ABI of an image.
 
-use super::{VERSION, manifest_source, notes::Notes, strerror, warn};
+use super::{ELFTOOL, VERSION, manifest_source, notes::Notes, strerror, warn};
 use crate::{
     error::sentence,
     output::{self, PendingFile},
@@ -13,9 +13,6 @@ use std::{
     io::{self, Read},
     path::Path,
 };
-
-/// The name of the program.
-pub const NAME: &str = "solo5-elftool";
 
 /// Does what the command line says and returns the exit status.
 pub fn main(args: &[OsString]) -> u8 {
@@ -32,7 +29,7 @@ pub fn main(args: &[OsString]) -> u8 {
     match result {
         Ok(()) => 0,
         Err(message) => {
-            warn(NAME, &message);
+            warn(ELFTOOL, &message);
             1
         }
     }
@@ -40,8 +37,8 @@ pub fn main(args: &[OsString]) -> u8 {
 
 fn usage() -> String {
     format!(
-        "usage: {NAME} COMMAND ...\n\
-         {NAME} version {VERSION}\n\
+        "usage: {ELFTOOL} COMMAND ...\n\
+         {ELFTOOL} version {VERSION}\n\
          \n\
          COMMAND is one of:\n\
          \x20   gen-manifest SOURCE OUTPUT:\n\

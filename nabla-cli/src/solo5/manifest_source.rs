@@ -1,6 +1,9 @@
 //! `gen-manifest`: from a manifest in JSON to one in C.
 
-use super::json::{self, Content, Value};
+use super::{
+    ELFTOOL, VERSION,
+    json::{self, Content, Value},
+};
 use nabla_core::abi::mft;
 
 /// What a manifest declares: name and type of each device.
@@ -19,8 +22,7 @@ pub fn generate(text: &[u8], source: &str) -> Result<Vec<u8>, String> {
          MFT1_NOTE_DECLARE_BEGIN\n\
          {{\n  .version = MFT_VERSION, .entries = {entries},\n  .e = {{\n\
          \x20   {{ .name = \"\", .type = MFT_RESERVED_FIRST }},\n",
-        super::elftool::NAME,
-        super::VERSION
+        ELFTOOL, VERSION
     )
     .into_bytes();
     for (name, kind) in &devices {

@@ -9,6 +9,8 @@ mod tender_options;
 
 use crate::output;
 
+/// The program that makes the source of manifests and tells what is in images.
+pub const ELFTOOL: &str = "solo5-elftool";
 /// What both call their version.
 const VERSION: &str = concat!("nabla-", env!("CARGO_PKG_VERSION"));
 

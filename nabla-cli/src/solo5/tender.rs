@@ -1,6 +1,13 @@
 //! `solo5-spt` and `solo5-hvt`: run a guest as Solo5's tenders of these names do.
 
-use super::{VERSION, elftool::open_message, notes::Notes, strerror, tender_options::Options, warn};
+use super::{
+    VERSION,
+    elftool::open_message,
+    notes::Notes,
+    strerror,
+    tender_options::{Options, Stop},
+    warn,
+};
 use crate::{error::sentence, output};
 use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, ManifestError, abi};
 use nabla_monitor::{
@@ -50,17 +57,6 @@ pub const HVT: Tender = Tender {
 
 /// The same, with a debugger and core dumps.
 pub const HVT_DEBUG: Tender = Tender { name: "solo5-hvt-debug", debug: true, ..HVT };
-
-/// Why no guest runs.
-#[derive(Debug)]
-pub enum Stop {
-    /// Something is wrong.
-    Failed(String),
-    /// The command line is wrong: the usage is shown behind the messages.
-    Usage(Vec<String>),
-    /// The version was asked for.
-    Version,
-}
 
 /// Runs the guest, as this process where that is possible, and returns the exit status.
 pub fn main(tender: &Tender, args: &[OsString]) -> u8 {

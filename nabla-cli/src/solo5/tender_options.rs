@@ -1,7 +1,7 @@
 //! The options of Solo5's tenders. Later ones replace earlier ones of the same name, and what follows a number is
 //! ignored, as by the original.
 
-use super::{strerror, tender::Stop};
+use super::strerror;
 use crate::run::device::{TapSource, device_name};
 use nabla_core::{ByteSize, DeviceKind, Manifest};
 use nabla_monitor::{DEFAULT_BLOCK_SIZE, DEFAULT_MEMORY, MacAddress, NetDevice, Tap};
@@ -14,6 +14,17 @@ use std::{
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
+
+/// Why no guest runs.
+#[derive(Debug)]
+pub enum Stop {
+    /// Something is wrong.
+    Failed(String),
+    /// The command line is wrong: the usage is shown behind the messages.
+    Usage(Vec<String>),
+    /// The version was asked for.
+    Version,
+}
 
 /// What the options say, by the names of devices.
 #[derive(Debug)]
