@@ -89,7 +89,7 @@ fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
         temporary.push(format!(".{}-{attempt}", process::id()));
         let temporary = path.with_file_name(temporary);
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-            // Left behind by a process of the same id that was killed.
+            // Left by a process of the same id that was killed.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             result => return Ok((result?, temporary)),
         }

@@ -121,7 +121,7 @@ pub struct Parts {
     pub name: Option<String>,
     /// What is attached.
     pub subject: Vec<u8>,
-    /// What comes behind it.
+    /// What follows it.
     pub options: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 /// What is expected, for messages.
 const EXPECTED: &str =
-    "expected [NAME=]TAP, new, bridge=BRIDGE or adopt=INTERFACE, and options behind commas";
+    "expected [NAME=]TAP, new, bridge=BRIDGE or adopt=INTERFACE, and options after commas";
 
 /// A value of `--net`: `[NAME=]SOURCE[,OPTION]...`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,13 +34,13 @@ type Set<T> = fn(&mut T, &OsStr) -> Result<(), String>;
 pub enum Value<T> {
     /// None; this becomes true.
     No(fn(&mut T) -> &mut bool),
-    /// One: the next word, or behind `=`.
+    /// One: the next word, or after `=`.
     One(&'static str, Set<T>),
     /// The same, and the option may be given several times.
     Many(&'static str, Set<T>),
     /// One that is a path.
     Path(&'static str, fn(&mut T) -> &mut Option<PathBuf>),
-    /// A path behind `=`, or else this one.
+    /// A path after `=`, or else this one.
     OptionalPath(&'static str, &'static str, fn(&mut T) -> &mut Option<PathBuf>),
 }
 
@@ -103,7 +103,7 @@ impl<T> Opt<T> {
     /// Takes what the command line has for it.
     fn take(&self, options: &mut T, parser: &mut lexopt::Parser) -> Result<(), String> {
         let value = match self.value {
-            // A value behind `=` is what the parser finds next, and refuses.
+            // A value after `=` is what the parser finds next, and refuses.
             Value::No(_) => Some("yes".into()),
             Value::OptionalPath(_, default, _) => {
                 Some(parser.optional_value().unwrap_or_else(|| default.into()))

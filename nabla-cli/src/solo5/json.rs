@@ -301,7 +301,7 @@ mod tests {
             panic!("no object")
         };
         let lines: Vec<usize> = members.iter().map(|(_, value)| value.line).collect();
-        // Behind the colon, before the space.
+        // After the colon, before the space.
         assert_eq!(lines, [2, 4]);
         let Content::Array(elements) = &members[1].1.content else { panic!("no array") };
         assert_eq!(elements.iter().map(|value| value.line).collect::<Vec<_>>(), [5, 6]);

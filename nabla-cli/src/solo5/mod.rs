@@ -19,7 +19,7 @@ fn warn(program: &str, message: &str) {
     output::complain(&format!("{program}: {}", output::one_line(message)));
 }
 
-/// The text of a system error, as C programs print it: without Rust's number behind it.
+/// The text of a system error, as C programs print it: without Rust's number after it.
 fn strerror(error: &std::io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error() {

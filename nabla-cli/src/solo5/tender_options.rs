@@ -20,7 +20,7 @@ use std::{
 pub enum Stop {
     /// Something is wrong.
     Failed(String),
-    /// The command line is wrong: the usage is shown behind the messages.
+    /// The command line is wrong: the usage is shown after the messages.
     Usage(Vec<String>),
     /// The version was asked for.
     Version,
@@ -167,7 +167,7 @@ fn named<'a>(word: &'a [u8], prefix: &[u8]) -> Option<(&'a str, &'a OsStr)> {
     (!value.is_empty()).then(|| (name, OsStr::from_bytes(value)))
 }
 
-/// The decimal number with which a text starts, behind white space and a sign, as C's scanf reads it.
+/// The decimal number with which a text starts, after white space and a sign, as C's scanf reads it.
 fn leading_number(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii_start();
     let text = text.strip_prefix(b"+").unwrap_or(text);
