@@ -12,8 +12,7 @@ use std::{
 };
 
 /// What is expected, for messages.
-const EXPECTED: &str =
-    "expected [NAME=]TAP, new, bridge=BRIDGE or adopt=INTERFACE, and options after commas";
+const EXPECTED: &str = "expected [NAME=]TAP, new, bridge=BRIDGE or adopt=INTERFACE, and options after commas";
 
 /// A value of `--net`: `[NAME=]SOURCE[,OPTION]...`.
 #[derive(Debug, Clone, PartialEq, Eq)]

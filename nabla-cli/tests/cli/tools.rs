@@ -1,6 +1,7 @@
 //! `doctor`, `completions`, `man`, help and version.
 
 use crate::{nabla, outcome, shell};
+use nabla_testkit::guest;
 use serde_json::Value;
 use std::fs;
 
@@ -67,6 +68,31 @@ fn help_and_version_go_to_standard_output() {
     let seen = outcome(&mut nabla());
     assert_eq!((seen.status, seen.stdout.as_str()), (125, ""));
     assert!(seen.stderr.contains("Usage:"));
+}
+
+#[test]
+fn a_cause_is_told_once() {
+    let images = ["hello", "cat"].map(|name| guest(name).display().to_string());
+    let [image, with_disk] = images.each_ref().map(String::as_str);
+    let cause = "No such file or directory";
+    for args in [
+        &["run", "/nonexistent/app.nabla"][..],
+        &["run", with_disk, "--disk", "/nonexistent/disk.img"],
+        &["run", image, "--console", "/nonexistent/log"],
+        &["run", image, "--json-report", "/nonexistent/report.json"],
+        &["run", image, "--dumpcore", "/nonexistent/cores"],
+        &["run", image, "--gdb=/nonexistent/gdb"],
+        &["inspect", "/nonexistent/app.nabla"],
+        &["iso", "build", "/nonexistent/root", "-o", "/tmp/nabla-never.iso"],
+        &["iso", "build", "--from-tar", "/nonexistent/root.tar", "-o", "/tmp/nabla-never.iso"],
+        &["iso", "build", "/dev", "-o", "/nonexistent/root.iso"],
+        &["iso", "ls", "/nonexistent/root.iso"],
+        &["iso", "extract", "/nonexistent/root.iso", "/nonexistent/root"],
+        &["man", "--out", "/proc/nonexistent/man"],
+    ] {
+        let seen = outcome(nabla().args(args));
+        assert_eq!(seen.stderr.matches(cause).count(), 1, "{args:?}: {}", seen.stderr);
+    }
 }
 
 #[test]
