@@ -74,7 +74,8 @@ pub struct RunArgs {
 
 type Opt = option::Opt<RunArgs>;
 
-/// Every option, in the order of the help. The parser, the help, the completions and the manual page follow from here.
+/// Every option, in the order of the help. The parser, the help, the completions and the manual page follow from here: an
+/// option is added as a field of [`RunArgs`] and an entry in one of these tables.
 const OPTIONS: &Table<RunArgs> = &[
     (None, GENERAL),
     (Some("Devices"), DEVICES),
