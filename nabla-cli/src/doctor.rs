@@ -1,6 +1,6 @@
 //! `nabla doctor`.
 
-use crate::output;
+use crate::{error::chain, output};
 use clap::Args;
 use nabla_monitor::host::{self, Check, CheckStatus};
 use nabla_net::host as net;
@@ -78,7 +78,7 @@ fn network() -> [Finding; 3] {
     let adopting = match net::try_adopting() {
         Ok(()) => finding("adopt", CheckStatus::Ok, "guests can be given the interfaces of containers", None),
         Err(error) => {
-            let detail = format!("guests cannot be given the interfaces of containers: {error}");
+            let detail = format!("guests cannot be given the interfaces of containers: {}", chain(&error));
             let fix = error.is_not_permitted().then_some("run as root");
             finding("adopt", CheckStatus::Limited, &detail, fix)
         }

@@ -18,7 +18,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
     let hint = monitor.and_then(|error| hint(error).or_else(|| error.advice()));
     let hint = hint.or_else(|| network.and_then(network_hint));
     let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
-    output::complain(&format!("nabla: {}{hint}", output::one_line(&format!("{error:#}"))));
+    output::complain(&format!("nabla: {}{hint}", output::one_line(&chain(error.as_ref()))));
     match monitor.map(Error::kind) {
         Some(ErrorKind::NotFound) => NOT_FOUND,
         Some(ErrorKind::NotRunnable) => NOT_RUNNABLE,
@@ -26,10 +26,10 @@ pub fn report(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// An error with everything that caused it.
-pub fn sentence(error: &(impl std::error::Error + ?Sized)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+/// An error and what caused it, one after the other.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Which option helps.
@@ -83,6 +83,13 @@ fn network_hint(error: &nabla_net::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_follow_what_they_caused() {
+        let error = anyhow!("no such file").context("cannot open 'x'").context("cannot start");
+        assert_eq!(chain(error.as_ref()), "cannot start: cannot open 'x': no such file");
+    }
 
     #[test]
     fn hints_name_the_option() {

@@ -2,7 +2,7 @@
 
 use super::{ELFTOOL, VERSION, manifest_source, notes::Notes, strerror, warn};
 use crate::{
-    error::sentence,
+    error::chain,
     output::{self, PendingFile},
 };
 use nabla_core::{Manifest, target_name};
@@ -117,7 +117,7 @@ pub fn open_message(path: &Path, error: &Error) -> String {
             format!("{}: Could not open: {}", path.display(), strerror(source))
         }
         Error::ImageNotAFile { .. } => format!("{}: invalid executable: not a regular file", path.display()),
-        other => format!("{}: {}", path.display(), sentence(other)),
+        other => format!("{}: {}", path.display(), chain(other)),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     tender_options::{Options, Stop},
     warn,
 };
-use crate::{error::sentence, output};
+use crate::{error::chain, output};
 use nabla_core::{ByteSize, CommandLineError, DeviceKind, Manifest, ManifestError, abi};
 use nabla_monitor::{
     BlockDevice, DEFAULT_BLOCK_SIZE, DEFAULT_MEMORY, DeviceError, Error, ExitStatus, Fault, GdbListener,
@@ -163,13 +163,13 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     }
     let guest = guest.exec().map_err(|error| explain(&error, path, &interfaces))?;
     if !options.gdb && options.core_directory.is_none() {
-        guest.confine_program().map_err(|error| failed(&error))?;
+        guest.confine_program().map_err(|error| Stop::Failed(chain(&error)))?;
     }
-    let status = guest.wait().map_err(|error| failed(&error))?;
+    let status = guest.wait().map_err(|error| Stop::Failed(chain(&error)))?;
     match guest.core() {
         Ok(None) => {}
         Ok(Some(core)) => warn(name, &format!("core dumped to {}", core.display())),
-        Err(error) => warn(name, &sentence(&error)),
+        Err(error) => warn(name, &chain(&error)),
     }
     // This program ends now, and takes along what is left of it.
     std::mem::forget(guest);
@@ -249,8 +249,8 @@ fn explain(error: &Error, path: &Path, interfaces: &[(String, String)]) -> Stop 
     let name = path.display();
     Stop::Failed(match error {
         Error::OpenImage { .. } | Error::ImageNotAFile { .. } => open_message(path, error),
-        Error::Image { source, .. } => format!("{name}: invalid executable: {source}"),
-        Error::Memory { source, .. } => format!("{name}: invalid executable: {source}"),
+        Error::Image { source, .. } => format!("{name}: invalid executable: {}", chain(source)),
+        Error::Memory { source, .. } => format!("{name}: invalid executable: {}", chain(source)),
         Error::WritableExecutable { index, .. } => {
             format!("{name}: invalid executable: phdr[{index}] requests WRITE and EXEC permissions")
         }
@@ -260,19 +260,15 @@ fn explain(error: &Error, path: &Path, interfaces: &[(String, String)]) -> Stop 
         Error::Device(DeviceError::Net(error)) => {
             let of = |(interface, _): &&(String, String)| error.name.as_ref() == Some(interface);
             let Some((interface, option)) = interfaces.iter().find(of) else {
-                return Stop::Failed(format!("Could not attach interface: {}", sentence(error)));
+                return Stop::Failed(format!("Could not attach interface: {}", chain(error)));
             };
             return Stop::Usage(vec![
                 format!("Could not attach interface: {interface}: {}", tap_reason(&error.kind)),
                 format!("Invalid option: `{option}'"),
             ]);
         }
-        other => sentence(other),
+        other => chain(other),
     })
-}
-
-fn failed(error: &Error) -> Stop {
-    Stop::Failed(sentence(error))
 }
 
 /// Why a tap cannot be attached: as the system says it, where Solo5's tender does.
