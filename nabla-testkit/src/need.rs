@@ -20,8 +20,17 @@ use std::{
 };
 
 /// What is no program and no module of Python.
-const OTHERS: [&str; 8] =
-    ["cni", "foreign-guests", "kvm", "memory-cgroup", "mount-xfs", "root", "tap", "two-processors"];
+const OTHERS: [&str; 9] = [
+    "cni",
+    "foreign-guests",
+    "kvm",
+    "macvtap",
+    "memory-cgroup",
+    "mount-xfs",
+    "root",
+    "tap",
+    "two-processors",
+];
 /// Programs that tests run.
 const PROGRAMS: [&str; 17] = [
     "bsdtar",
