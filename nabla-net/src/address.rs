@@ -1,16 +1,11 @@
 //! Addresses of interfaces.
 
-use crate::{
-    config::Cidr,
-    error::Error,
-    network::Network,
-    owned::{Owned, Undo},
-};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use crate::{change::Change, config::Cidr, error::Error, network::Network, owned::Owned};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
 };
+use rustix::io::Errno;
 use std::net::IpAddr;
 
 /// An address of an interface.
@@ -75,23 +70,11 @@ impl Network {
     pub fn add_address(&self, link: &str, cidr: Cidr) -> Result<Owned<Address>, Error> {
         let index = self.link(link)?.index;
         let request = RouteNetlinkMessage::NewAddress(message(index, cidr));
-        self.routing()
-            .change(request, NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|error| Error::system("add", object(link, cidr), error))?;
+        Change::new("add", object(link, cidr), request).creating().apply(self)?;
         let is_link_local = matches!(cidr.address(), IpAddr::V6(address) if address.is_unicast_link_local());
-        let undo = Undo::RemoveAddress { index, name: link.to_owned(), address: cidr };
-        Ok(Owned::new(Address { link: index, cidr, is_link_local }, self.undo(undo)))
-    }
-}
-
-pub(crate) fn remove(network: &Network, index: u32, link: &str, cidr: Cidr) -> Result<(), Error> {
-    let result = network.routing().change(RouteNetlinkMessage::DelAddress(message(index, cidr)), 0);
-    match result {
-        Ok(_) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error()) => {
-            Err(Error::new("remove", object(link, cidr), crate::ErrorKind::NotFound))
-        }
-        Err(error) => Err(Error::system("remove", object(link, cidr), error)),
+        let request = RouteNetlinkMessage::DelAddress(message(index, cidr));
+        let remove = Change::new("remove", object(link, cidr), request).missing(Errno::ADDRNOTAVAIL);
+        Ok(Owned::new(Address { link: index, cidr, is_link_local }, self, remove))
     }
 }
 

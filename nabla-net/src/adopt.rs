@@ -6,7 +6,7 @@ use crate::{
     gc,
     link::{self, Link, object},
     network::Network,
-    owned::{Owned, Undo},
+    owned::Owned,
     owner::Owner,
     procfs,
     tap::CreatedTap,
@@ -297,7 +297,8 @@ impl Network {
         let to_link = self.redirect(&tap.name, &link.name)?;
         let to_tap = self.redirect(&link.name, &tap.name)?;
         self.set_up(&tap.name)?;
-        let delete_tap = self.deletes(tap);
+        // The guest may still have it open, and then it would stay.
+        let delete_tap = link::deleted_when_dropped(self, tap.clone());
         Ok(to_tap.with(to_link).with(delete_tap))
     }
 
@@ -305,14 +306,13 @@ impl Network {
         let owner = Owner::this_process()?;
         let bridge = self.create_bridge(&Self::fresh_name())?;
         // It has no addresses, but the namespace's own would be answered for on it.
-        link::set_no_arp(self, bridge.index, &bridge.name)?;
+        link::set_no_arp(bridge.index, &bridge.name).apply(self)?;
         self.set_mtu(&bridge.name, link.mtu)?;
         // The guest has the interface's MAC address, so the interface must have another one. First what tells how it was.
-        let (index, name) = (link.index, link.name.clone());
-        let before = link.alias.clone().unwrap_or_default();
-        let mark = gc::changed_alias(owner, mac, &before);
-        let marked = Owned::new(link.clone(), self.undo(Undo::SetAlias { index, name, alias: before }));
-        self.set_owner(link, &mark)?;
+        let set_alias = |alias: &str| link::set_alias(link.index, &link.name, alias);
+        let before = link.alias.as_deref().unwrap_or_default();
+        let marked = Owned::new(link.clone(), self, set_alias(before));
+        set_alias(&gc::changed_alias(owner, mac, before)).apply(self)?;
         let other = bridge.mac.unwrap_or(MacAddress::local(mac.0));
         // CNI's bridge plugin has the kernel announce changes. The guest's addresses stay with the MAC address that they had.
         let changed = {
@@ -324,13 +324,8 @@ impl Network {
         let tap_port = self.attach(&tap.name, &bridge.name)?;
         self.set_up(&bridge.name)?;
         self.set_up(&tap.name)?;
-        let delete_tap = self.deletes(tap);
+        // The guest may still have it open, and then it would stay.
+        let delete_tap = link::deleted_when_dropped(self, tap.clone());
         Ok(marked.with(changed).with(bridge).with(port).with(tap_port).with(delete_tap))
-    }
-
-    /// The guest may still have it open, and then it would stay.
-    fn deletes(&self, tap: &Link) -> Owned<()> {
-        let undo = Undo::DeleteLink { index: tap.index, name: tap.name.clone() };
-        Owned::new((), self.undo(undo))
     }
 }

@@ -99,18 +99,18 @@ impl Network {
         if let Some(redirect) = tc::redirect_of(self, link)?
             && !redirect.owner.is_alive()
         {
-            tc::remove_redirect(self, link.index, &link.name, redirect.qdisc)?;
+            tc::remove_redirect(link.index, &link.name, redirect.qdisc).apply(self)?;
             found.push(Leftover::Adopted { name: name(), owner: redirect.owner });
         }
         if let Some(owner) = link.owner()
             && !owner.is_alive()
         {
             if let Some((mac, alias)) = link.alias.as_deref().and_then(before) {
-                link::set_mac(self, link.index, &link.name, mac)?;
-                link::set_alias(self, link.index, &link.name, alias)?;
+                link::set_mac(link.index, &link.name, mac).apply(self)?;
+                link::set_alias(link.index, &link.name, alias).apply(self)?;
                 found.push(Leftover::Adopted { name: name(), owner });
             } else {
-                link::delete(self, link.index, &link.name)?;
+                link::delete(link.index, &link.name).apply(self)?;
                 found.push(Leftover::Link { name: name(), owner });
             }
         }

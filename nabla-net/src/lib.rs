@@ -36,6 +36,7 @@
 
 mod address;
 mod adopt;
+mod change;
 mod config;
 mod error;
 mod forward;

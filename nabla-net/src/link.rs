@@ -1,9 +1,10 @@
 //! Interfaces: bridges, pairs of virtual Ethernet, and what can be changed about any of them.
 
 use crate::{
+    change::Change,
     error::{Error, ErrorKind},
     network::Network,
-    owned::{Owned, Undo},
+    owned::Owned,
     owner::Owner,
 };
 use nabla_core::MacAddress;
@@ -305,15 +306,10 @@ impl Network {
             },
         )?;
         let link = self.link(name)?;
-        let undo = Undo::DeleteLink { index: link.index, name: link.name.clone() };
-        let created = Owned::new(link, self.undo(undo));
-        self.set_owner(&created, &owner.to_string())?;
+        let created = deleted_when_dropped(self, link);
+        set_alias(created.index, name, &owner.to_string()).apply(self)?;
         self.switch_autoconfiguration_off(&created)?;
         Ok(created)
-    }
-
-    pub(crate) fn set_owner(&self, link: &Link, alias: &str) -> Result<(), Error> {
-        set_alias(self, link.index, &link.name, alias)
     }
 
     /// Brings an interface up.
@@ -356,7 +352,7 @@ impl Network {
         let mut message = LinkMessage::default();
         message.header.flags = flags;
         message.header.change_mask = LinkFlags::Up;
-        change(self, operation, link.index, name, message)
+        change(operation, link.index, name, message).apply(self)
     }
 
     /// Sets the MTU of an interface, in bytes.
@@ -374,9 +370,7 @@ impl Network {
     /// When there is no such interface, or it does not take this MTU.
     pub fn set_mtu(&self, name: &str, bytes: u32) -> Result<(), Error> {
         let link = self.link(name)?;
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::Mtu(bytes));
-        change(self, "set the MTU of", link.index, name, message)
+        change_attribute("set the MTU of", link.index, name, LinkAttribute::Mtu(bytes)).apply(self)
     }
 
     /// Sets the MAC address of an interface until this is undone.
@@ -400,9 +394,9 @@ impl Network {
     /// When there is no such interface, or the kernel refuses.
     pub fn set_mac(&self, name: &str, mac: MacAddress) -> Result<Owned<MacAddress>, Error> {
         let link = self.link(name)?;
-        set_mac(self, link.index, name, mac)?;
-        let undo = link.mac.map(|mac| Undo::SetMac { index: link.index, name: link.name, mac });
-        Ok(undo.map_or(Owned::nothing(mac), |undo| Owned::new(mac, self.undo(undo))))
+        set_mac(link.index, name, mac).apply(self)?;
+        let before = link.mac.map(|mac| set_mac(link.index, name, mac));
+        Ok(before.map_or(Owned::nothing(mac), |before| Owned::new(mac, self, before)))
     }
 
     /// Makes an interface a port of a bridge until this is undone.
@@ -425,10 +419,9 @@ impl Network {
     pub fn attach(&self, port: &str, bridge: &str) -> Result<Owned<Link>, Error> {
         let controller = self.bridge(bridge)?;
         let link = self.link(port)?;
-        set_controller(self, link.index, port, controller.index)?;
-        let (index, name) = (link.index, link.name.clone());
-        let undo = Undo::SetController { index, name, controller: link.controller.unwrap_or(0) };
-        Ok(Owned::new(Link { controller: Some(controller.index), ..link }, self.undo(undo)))
+        set_controller(link.index, port, controller.index).apply(self)?;
+        let before = set_controller(link.index, port, link.controller.unwrap_or(0));
+        Ok(Owned::new(Link { controller: Some(controller.index), ..link }, self, before))
     }
 
     /// Moves an interface to another namespace, where it is down.
@@ -448,9 +441,8 @@ impl Network {
     /// When there is no such interface, one of its name is there already, or the kernel refuses.
     pub fn move_link(&self, name: &str, to: &Self) -> Result<(), Error> {
         let link = self.link(name)?;
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::NetNsFd(to.namespace().as_fd().as_raw_fd()));
-        change(self, "move", link.index, name, message)
+        let namespace = LinkAttribute::NetNsFd(to.namespace().as_fd().as_raw_fd());
+        change_attribute("move", link.index, name, namespace).apply(self)
     }
 
     /// Deletes an interface, whoever made it.
@@ -469,7 +461,7 @@ impl Network {
     /// When there is no such interface, or it is one that cannot be deleted.
     pub fn delete_link(&self, name: &str) -> Result<(), Error> {
         let link = self.link(name)?;
-        delete(self, link.index, name)
+        delete(link.index, name).apply(self)
     }
 
     /// A name for an interface that is made for a short time: `nb`, the process id, and a number.
@@ -491,7 +483,7 @@ impl Network {
         let mut message = LinkMessage::default();
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
-        match change(self, "set up", link.index, &link.name, message) {
+        match change("set up", link.index, &link.name, message).apply(self) {
             // A kernel without IPv6, or with IPv6 switched off for this interface.
             Err(Error { kind: ErrorKind::System(_), .. }) => Ok(()),
             result => result,
@@ -523,53 +515,46 @@ pub(crate) fn check_name(operation: &'static str, name: &str) -> Result<(), Erro
     if valid { Ok(()) } else { Err(Error::new(operation, object(name), ErrorKind::Name)) }
 }
 
-fn change(
-    network: &Network,
-    operation: &'static str,
-    index: u32,
-    name: &str,
-    mut message: LinkMessage,
-) -> Result<(), Error> {
+fn change(operation: &'static str, index: u32, name: &str, mut message: LinkMessage) -> Change {
     message.header.index = index;
-    let result = network.routing().change(RouteNetlinkMessage::SetLink(message), 0);
-    result.map(|_| ()).map_err(|error| Error::system(operation, object(name), error))
+    Change::new(operation, object(name), RouteNetlinkMessage::SetLink(message))
 }
 
-pub(crate) fn delete(network: &Network, index: u32, name: &str) -> Result<(), Error> {
+fn change_attribute(operation: &'static str, index: u32, name: &str, attribute: LinkAttribute) -> Change {
+    let mut message = LinkMessage::default();
+    message.attributes.push(attribute);
+    change(operation, index, name, message)
+}
+
+pub(crate) fn delete(index: u32, name: &str) -> Change {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    let result = network.routing().change(RouteNetlinkMessage::DelLink(message), 0);
-    result.map(|_| ()).map_err(|error| Error::system("delete", object(name), error))
+    Change::new("delete", object(name), RouteNetlinkMessage::DelLink(message))
 }
 
-pub(crate) fn set_controller(
-    network: &Network,
-    index: u32,
-    name: &str,
-    controller: u32,
-) -> Result<(), Error> {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::Controller(controller));
-    change(network, "set the bridge of", index, name, message)
+/// An interface that was made here: kept, it loses the mark of its owner.
+pub(crate) fn deleted_when_dropped(network: &Network, link: Link) -> Owned<Link> {
+    let (delete, keep) = (delete(link.index, &link.name), set_alias(link.index, &link.name, KEPT));
+    Owned::new(link, network, delete).when_kept(keep)
 }
 
-pub(crate) fn set_mac(network: &Network, index: u32, name: &str, mac: MacAddress) -> Result<(), Error> {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
-    change(network, "set the MAC address of", index, name, message)
+pub(crate) fn set_controller(index: u32, name: &str, controller: u32) -> Change {
+    change_attribute("set the bridge of", index, name, LinkAttribute::Controller(controller))
 }
 
-pub(crate) fn set_alias(network: &Network, index: u32, name: &str, alias: &str) -> Result<(), Error> {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
-    change(network, "set the alias of", index, name, message)
+pub(crate) fn set_mac(index: u32, name: &str, mac: MacAddress) -> Change {
+    change_attribute("set the MAC address of", index, name, LinkAttribute::Address(mac.0.to_vec()))
 }
 
-pub(crate) fn set_no_arp(network: &Network, index: u32, name: &str) -> Result<(), Error> {
+pub(crate) fn set_alias(index: u32, name: &str, alias: &str) -> Change {
+    change_attribute("set the alias of", index, name, LinkAttribute::IfAlias(alias.to_owned()))
+}
+
+pub(crate) fn set_no_arp(index: u32, name: &str) -> Change {
     let mut message = LinkMessage::default();
     message.header.flags = LinkFlags::Noarp;
     message.header.change_mask = LinkFlags::Noarp;
-    change(network, "switch ARP off for", index, name, message)
+    change("switch ARP off for", index, name, message)
 }
 
 #[cfg(test)]

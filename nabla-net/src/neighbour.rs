@@ -1,12 +1,7 @@
 //! Neighbours: which MAC address belongs to an IP address.
 
-use crate::{
-    error::Error,
-    network::Network,
-    owned::{Owned, Undo},
-};
+use crate::{change::Change, error::Error, network::Network, owned::Owned};
 use nabla_core::MacAddress;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
@@ -88,17 +83,11 @@ impl Network {
         let mut message = message(&neighbour);
         message.header.state = NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.0.to_vec()));
-        self.routing()
-            .change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|error| Error::system("add", object(&neighbour), error))?;
-        Ok(Owned::new(neighbour, self.undo(Undo::RemoveNeighbour(neighbour))))
+        let add = RouteNetlinkMessage::NewNeighbour(message);
+        Change::new("add", object(&neighbour), add).creating().apply(self)?;
+        let remove = RouteNetlinkMessage::DelNeighbour(self::message(&neighbour));
+        Ok(Owned::new(neighbour, self, Change::new("remove", object(&neighbour), remove)))
     }
-}
-
-pub(crate) fn remove(network: &Network, neighbour: &Neighbour) -> Result<(), Error> {
-    let request = RouteNetlinkMessage::DelNeighbour(message(neighbour));
-    let result = network.routing().change(request, 0);
-    result.map(|_| ()).map_err(|error| Error::system("remove", object(neighbour), error))
 }
 
 fn object(neighbour: &Neighbour) -> String {

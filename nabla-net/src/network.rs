@@ -1,6 +1,6 @@
 //! A connection to one network namespace.
 
-use crate::{error::Error, namespace::Namespace, netlink::RoutingSocket, owned::Undo};
+use crate::{error::Error, namespace::Namespace, netlink::RoutingSocket};
 use std::{io, sync::Arc};
 
 /// A connection to one network namespace, through which everything in it is asked for, made and changed.
@@ -104,9 +104,5 @@ impl Network {
 
     pub(crate) fn routing(&self) -> &RoutingSocket {
         &self.0.routing
-    }
-
-    pub(crate) fn undo(&self, undo: Undo) -> (Self, Undo) {
-        (self.clone(), undo)
     }
 }

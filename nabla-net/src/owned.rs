@@ -1,9 +1,6 @@
 //! Guards: what was made or changed, and how that is undone.
 
-use crate::{
-    Neighbour, Route, address, config::Cidr, error::Error, link, neighbour, network::Network, route, tc,
-};
-use nabla_core::MacAddress;
+use crate::{change::Change, error::Error, network::Network};
 use std::ops::Deref;
 
 /// Something that was made or changed in a network, and is undone when this is dropped.
@@ -22,47 +19,29 @@ use std::ops::Deref;
 pub struct Owned<T> {
     /// Only `keep` and `release` take it out, and they consume this.
     what: T,
-    undo: Vec<(Network, Undo)>,
+    undo: Vec<Undo>,
 }
 
 /// How something is undone. Interfaces are meant by their index, which no other one gets while the machine runs.
 #[derive(Debug)]
-pub(crate) enum Undo {
-    DeleteLink { index: u32, name: String },
-    RemoveAddress { index: u32, name: String, address: Cidr },
-    RemoveRoute(Route),
-    RemoveNeighbour(Neighbour),
-    SetController { index: u32, name: String, controller: u32 },
-    SetMac { index: u32, name: String, mac: MacAddress },
-    SetAlias { index: u32, name: String, alias: String },
-    RemoveRedirect { index: u32, name: String, qdisc: bool },
-}
-
-impl Undo {
-    fn run(self, network: &Network) -> Result<(), Error> {
-        let result = match self {
-            Self::DeleteLink { index, name } => link::delete(network, index, &name),
-            Self::RemoveAddress { index, name, address } => address::remove(network, index, &name, address),
-            Self::RemoveRoute(route) => route::remove(network, &route),
-            Self::RemoveNeighbour(neighbour) => neighbour::remove(network, &neighbour),
-            Self::SetController { index, name, controller } => {
-                link::set_controller(network, index, &name, controller)
-            }
-            Self::SetMac { index, name, mac } => link::set_mac(network, index, &name, mac),
-            Self::SetAlias { index, name, alias } => link::set_alias(network, index, &name, &alias),
-            Self::RemoveRedirect { index, name, qdisc } => tc::remove_redirect(network, index, &name, qdisc),
-        };
-        match result {
-            // It is undone already: by somebody else, or by the end of what it was done to.
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result,
-        }
-    }
+pub(crate) struct Undo {
+    pub network: Network,
+    pub change: Change,
+    /// What is to be changed when it is not undone.
+    pub when_kept: Option<Change>,
 }
 
 impl<T> Owned<T> {
-    pub(crate) fn new(what: T, undo: (Network, Undo)) -> Self {
-        Self { what, undo: vec![undo] }
+    pub(crate) fn new(what: T, network: &Network, change: Change) -> Self {
+        Self { what, undo: vec![Undo { network: network.clone(), change, when_kept: None }] }
+    }
+
+    /// Makes this change when it is kept.
+    pub(crate) fn when_kept(mut self, change: Change) -> Self {
+        if let Some(undo) = self.undo.last_mut() {
+            undo.when_kept = Some(change);
+        }
+        self
     }
 
     /// Something for which there is nothing to undo.
@@ -114,9 +93,9 @@ impl<T> Owned<T> {
     where
         T: Clone,
     {
-        for (network, undo) in self.undo.drain(..) {
-            if let Undo::DeleteLink { index, name } = undo
-                && let Err(error) = link::set_alias(&network, index, &name, link::KEPT)
+        for undo in self.undo.drain(..) {
+            if let Some(change) = undo.when_kept
+                && let Err(error) = change.apply(&undo.network)
             {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -129,9 +108,12 @@ impl<T> Owned<T> {
 
     fn undo_all(&mut self) -> Result<(), Error> {
         let mut result = Ok(());
-        while let Some((network, undo)) = self.undo.pop() {
-            let undone = undo.run(&network);
-            result = result.and(undone);
+        while let Some(undo) = self.undo.pop() {
+            match undo.change.apply(&undo.network) {
+                // It is undone already: by somebody else, or by the end of what it was done to.
+                Err(error) if error.is_not_found() => {}
+                undone => result = result.and(undone),
+            }
         }
         result
     }

@@ -1,12 +1,12 @@
 //! Routes of the main table.
 
 use crate::{
+    change::Change,
     config::Cidr,
-    error::Error,
+    error::{Error, ErrorKind},
     network::Network,
-    owned::{Owned, Undo},
+    owned::Owned,
 };
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
@@ -14,6 +14,8 @@ use netlink_packet_route::{
         RouteType,
     },
 };
+use rustix::io::Errno;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A route of the main table to addresses of one family.
@@ -132,31 +134,22 @@ impl Network {
     ///
     /// When there is such a route already, the interface is missing or down, or the kernel refuses.
     pub fn add_route(&self, route: Route) -> Result<Owned<Route>, Error> {
-        self.routing()
-            .change(RouteNetlinkMessage::NewRoute(message(&route)), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|error| match error.raw_os_error() {
-                Some(code) if code == rustix::io::Errno::NETUNREACH.raw_os_error() => Error::new(
-                    "add",
-                    object(&route),
-                    crate::ErrorKind::Other(
-                        "no address of the interface reaches the gateway; set on_link if it is there all the same"
-                            .to_owned(),
-                    ),
+        let request = RouteNetlinkMessage::NewRoute(message(&route));
+        Change::new("add", object(&route), request).creating().apply(self).map_err(|error| {
+            match error.kind {
+            ErrorKind::System(source) if source.kind() == io::ErrorKind::NetworkUnreachable => Error {
+                kind: ErrorKind::Other(
+                    "no address of the interface reaches the gateway; set on_link if it is there all the same"
+                        .to_owned(),
                 ),
-                _ => Error::system("add", object(&route), error),
-            })?;
-        Ok(Owned::new(route, self.undo(Undo::RemoveRoute(route))))
-    }
-}
-
-pub(crate) fn remove(network: &Network, route: &Route) -> Result<(), Error> {
-    let result = network.routing().change(RouteNetlinkMessage::DelRoute(message(route)), 0);
-    match result {
-        Ok(_) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
-            Err(Error::new("remove", object(route), crate::ErrorKind::NotFound))
+                ..error
+            },
+            kind => Error { kind, ..error },
         }
-        Err(error) => Err(Error::system("remove", object(route), error)),
+        })?;
+        let request = RouteNetlinkMessage::DelRoute(message(&route));
+        let remove = Change::new("remove", object(&route), request).missing(Errno::SRCH);
+        Ok(Owned::new(route, self, remove))
     }
 }
 

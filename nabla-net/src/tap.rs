@@ -2,9 +2,9 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    link::{Link, PASSING},
+    link::{Link, PASSING, deleted_when_dropped, set_alias},
     network::Network,
-    owned::{Owned, Undo},
+    owned::Owned,
     owner::Owner,
 };
 use nabla_tap::{Tap, TapError, TapErrorKind, TapOptions};
@@ -101,8 +101,7 @@ impl Network {
         let link = self.set_up_tap(&tap, &owner.to_string())?;
         // The last: whatever fails before takes the tap with it.
         tap.persist().map_err(|error| from_tap("create", error))?;
-        let undo = Undo::DeleteLink { index: link.index, name: link.name.clone() };
-        Ok(Owned::new(link, self.undo(undo)))
+        Ok(deleted_when_dropped(self, link))
     }
 
     /// Opens a tap that exists, with one queue. Takes CAP_NET_ADMIN, or that it was made for this user or group.
@@ -134,7 +133,7 @@ impl Network {
 
     fn set_up_tap(&self, tap: &Tap, alias: &str) -> Result<Link, Error> {
         let link = self.link(tap.name().unwrap_or_default())?;
-        self.set_owner(&link, alias)?;
+        set_alias(link.index, &link.name, alias).apply(self)?;
         self.switch_autoconfiguration_off(&link)?;
         self.link(&link.name)
     }

@@ -4,10 +4,11 @@
 //! has traffic control at all.
 
 use crate::{
+    change::Change,
     error::{Error, ErrorKind},
     link::{Link, object},
     network::Network,
-    owned::{Owned, Undo},
+    owned::Owned,
     owner::Owner,
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -68,9 +69,10 @@ impl Network {
             return Err(Error::new("redirect", object(from), ErrorKind::Busy));
         }
         let qdisc = add_qdisc(self, &source)?;
-        let (index, name) = (source.index, source.name.clone());
+        let index = source.index;
         // From here on there is something to undo, whatever comes.
-        let redirected = Owned::new(source, self.undo(Undo::RemoveRedirect { index, name, qdisc }));
+        let remove = remove_redirect(index, &source.name, qdisc);
+        let redirected = Owned::new(source, self, remove);
         let cookie = owner.cookie(if qdisc { QDISC_IS_OURS } else { 0 });
         self.routing()
             .change(
@@ -156,7 +158,7 @@ fn add_qdisc(network: &Network, link: &Link) -> Result<bool, Error> {
 }
 
 /// Undoes a redirection, and removes the queueing discipline if it was made for it.
-pub(crate) fn remove_redirect(network: &Network, index: u32, name: &str, qdisc: bool) -> Result<(), Error> {
+pub(crate) fn remove_redirect(index: u32, name: &str, qdisc: bool) -> Change {
     let message = if qdisc {
         // Filters go with it.
         RouteNetlinkMessage::DelQueueDiscipline(self::qdisc(index))
@@ -167,12 +169,8 @@ pub(crate) fn remove_redirect(network: &Network, index: u32, name: &str, qdisc: 
         message.header.info = PREFERENCE << 16 | EVERY_PROTOCOL;
         RouteNetlinkMessage::DelTrafficFilter(message)
     };
-    let result = network.routing().change(message, 0);
-    result.map(|_| ()).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
-        // There is no such queueing discipline any more.
-        Some(Errno::INVAL) => Error::new("undo the redirection of", object(name), ErrorKind::NotFound),
-        _ => Error::system("undo the redirection of", object(name), error),
-    })
+    // There is no such queueing discipline any more.
+    Change::new("undo the redirection of", object(name), message).missing(Errno::INVAL)
 }
 
 /// What is missing in the kernel looks as if a file were.
