@@ -51,7 +51,7 @@ impl Network {
 
     /// Gives an interface an address until this is undone.
     ///
-    /// IPv6 addresses can be used at once: duplicates are not looked for, since the other side of a guest's cable is
+    /// IPv6 addresses can be used at once: duplicates are not looked for, since the other end of a veth pair is
     /// known.
     ///
     /// ```

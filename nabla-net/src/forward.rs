@@ -19,7 +19,7 @@ use std::{
 const SOCKETS_MAX: usize = 1024;
 /// How long the guest has for taking a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to leave it alone when the system has no descriptors or memory.
+/// How long to wait when the system has no descriptors or memory.
 const RETRY: Duration = Duration::from_millis(100);
 const BUFFER: usize = 64 << 10;
 /// Threads that copy need little more than their buffer.

@@ -85,7 +85,7 @@ impl Network {
         for link in self.links()? {
             match self.collect_link(&link) {
                 Ok(leftovers) => found.extend(leftovers),
-                // One end of a cable takes the other one with it.
+                // One end of a veth pair takes the other one with it.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => result = result.and(Err(error)),
             }

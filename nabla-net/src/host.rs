@@ -1,6 +1,7 @@
 //! What this host can do for the networks of guests.
 
 use crate::{AdoptOptions, Error, Network};
+use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
 
 /// Whether this program has CAP_NET_ADMIN in its user namespace.
@@ -11,11 +12,7 @@ use std::fs;
 /// ```
 #[must_use]
 pub fn has_net_admin() -> bool {
-    const CAP_NET_ADMIN: u64 = 12;
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-    effective.is_some_and(|bits| bits >> CAP_NET_ADMIN & 1 == 1)
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
 /// Whether the host passes on packets that are not for itself.

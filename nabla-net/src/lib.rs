@@ -9,7 +9,7 @@
 //!   descriptor, so not even `kill -9` leaves any behind. For everything else there is
 //!   [`Network::collect_garbage`]: what is made here carries the mark of its [`Owner`].
 //! * [`Network::adopt`] gives a guest the interface that a container engine has prepared for a container.
-//! * [`Network::lend`] gives a guest a network of its own that only the host is in.
+//! * [`Network::lease`] gives a guest a network of its own that only the host is in.
 //! * [`NetConfig`] is what a guest is told about an interface, [`ConfigStyle`] how: by which arguments, and how its image
 //!   shows that.
 //! * [`Forwarder`] passes connections to a port of the host on to a guest.
@@ -42,7 +42,7 @@ mod error;
 mod forward;
 mod gc;
 pub mod host;
-mod lend;
+mod lease;
 mod link;
 mod namespace;
 mod neighbour;
@@ -64,7 +64,7 @@ pub use crate::{
     error::{Error, ErrorKind},
     forward::Forwarder,
     gc::Leftover,
-    lend::{LendOptions, Lent},
+    lease::{Lease, LeaseOptions},
     link::{Link, VethPair},
     namespace::Namespace,
     neighbour::Neighbour,

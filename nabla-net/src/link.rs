@@ -24,7 +24,7 @@ use std::{
 /// The alias of interfaces that nobody owns any more.
 pub(crate) const KEPT: &str = "nabla:kept";
 /// The alias of taps that go away with their last descriptor, whoever has it.
-pub(crate) const PASSING: &str = "nabla:passing";
+pub(crate) const TRANSIENT: &str = "nabla:transient";
 
 /// What is known about an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Link {
     /// ```
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        self.owner().is_some() || matches!(self.alias.as_deref(), Some(KEPT | PASSING))
+        self.owner().is_some() || matches!(self.alias.as_deref(), Some(KEPT | TRANSIENT))
     }
 
     /// Who made it with this library, if its alias says so. Taps that go away with their last descriptor need no owner.
@@ -136,7 +136,7 @@ impl Link {
     }
 }
 
-/// Both ends of a cable.
+/// Both ends of a veth pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VethPair {
     /// The end with the first name.
@@ -252,7 +252,7 @@ impl Network {
         self.create(message, name, "bridge", "CONFIG_BRIDGE (modprobe bridge)")
     }
 
-    /// Creates a pair of virtual Ethernet interfaces, which are two ends of a cable. Both are down.
+    /// Creates a pair of virtual Ethernet interfaces, which is a cable with two ends. Both are down.
     ///
     /// ```
     /// # if !nabla_testkit::need::root() { return Ok(()) }

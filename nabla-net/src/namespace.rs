@@ -1,6 +1,7 @@
 //! Network namespaces, entered by threads of their own.
 
 use crate::error::{Error, ErrorKind};
+use linux_raw_sys::general::CLONE_NEWNET;
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -103,7 +104,7 @@ impl Namespace {
                 .map_err(fail)?;
         // Asked of another file, the kernel does not know the question.
         match namespace_type(descriptor.as_fd()) {
-            Ok(kind) if kind == CLONE_NEWNET => Ok(Self { descriptor, name }),
+            Ok(CLONE_NEWNET) => Ok(Self { descriptor, name }),
             _ => Err(Error::new("open", name, ErrorKind::Kind { expected: "network namespace" })),
         }
     }
@@ -250,17 +251,15 @@ fn list(directory: &str) -> impl Iterator<Item = std::path::PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-/// `CLONE_NEWNET` of the kernel's `linux/sched.h`, by which it names the kind of a namespace.
-const CLONE_NEWNET: i32 = 0x4000_0000;
-
-fn namespace_type(descriptor: BorrowedFd<'_>) -> Result<i32, Errno> {
+/// The kind of a namespace: the flag with which clone(2) makes one.
+fn namespace_type(descriptor: BorrowedFd<'_>) -> Result<u32, Errno> {
     struct GetType;
     // SAFETY: NS_GET_NSTYPE (ioctl_ns(2)) takes no argument and returns a number.
     unsafe impl rustix::ioctl::Ioctl for GetType {
-        type Output = i32;
+        type Output = u32;
         const IS_MUTATING: bool = false;
         fn opcode(&self) -> rustix::ioctl::Opcode {
-            0xb703
+            linux_raw_sys::ioctl::NS_GET_NSTYPE
         }
         fn as_ptr(&mut self) -> *mut std::ffi::c_void {
             std::ptr::null_mut()
@@ -268,8 +267,8 @@ fn namespace_type(descriptor: BorrowedFd<'_>) -> Result<i32, Errno> {
         unsafe fn output_from_ptr(
             out: rustix::ioctl::IoctlOutput,
             _: *mut std::ffi::c_void,
-        ) -> rustix::io::Result<i32> {
-            Ok(out)
+        ) -> rustix::io::Result<u32> {
+            Ok(out.cast_unsigned())
         }
     }
     // SAFETY: see there. Descriptors of other kinds refuse it.

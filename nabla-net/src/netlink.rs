@@ -1,5 +1,6 @@
 //! A routing socket: one request, its answers.
 
+use linux_raw_sys::netlink::{NLMSG_DONE, NLMSG_ERROR};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
@@ -11,10 +12,6 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// `NLMSG_DONE` (netlink(7)).
-const DONE: u16 = 3;
-/// `NLMSG_ERROR`.
-const ERROR: u16 = 2;
 /// How often a list is asked for that changes while it is read.
 const ATTEMPTS: usize = 16;
 
@@ -97,9 +94,9 @@ impl State {
                     continue;
                 }
                 consistent &= buffer.flags() & NLM_F_DUMP_INTR == 0;
-                match buffer.message_type() {
-                    DONE => return Ok((answers, consistent)),
-                    ERROR => {
+                match buffer.message_type().into() {
+                    NLMSG_DONE => return Ok((answers, consistent)),
+                    NLMSG_ERROR => {
                         let code =
                             bytes.get(16..20).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes);
                         return match code {

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    link::{Link, PASSING, deleted_when_dropped, set_alias},
+    link::{Link, TRANSIENT, deleted_when_dropped, set_alias},
     network::Network,
     owned::Owned,
     owner::Owner,
@@ -71,7 +71,7 @@ impl Network {
     pub fn create_tap(&self, options: &TapOptions) -> Result<CreatedTap, Error> {
         let options = options.clone().persistent(false);
         let tap = self.in_namespace("create", move || Tap::create(&options))?;
-        let link = self.set_up_tap(&tap, PASSING)?;
+        let link = self.set_up_tap(&tap, TRANSIENT)?;
         Ok(CreatedTap { link, tap })
     }
 

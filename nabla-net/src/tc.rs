@@ -11,6 +11,7 @@ use crate::{
     owned::Owned,
     owner::Owner,
 };
+use linux_raw_sys::if_ether::ETH_P_ALL;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -25,8 +26,8 @@ use std::io;
 
 /// The preference of the filters: lower ones come first.
 const PREFERENCE: u32 = 0x4e42;
-/// `ETH_P_ALL` in network byte order.
-const EVERY_PROTOCOL: u32 = 0x0300;
+/// As 16 bits in network byte order.
+const EVERY_PROTOCOL: u32 = ETH_P_ALL << 8;
 /// In the cookie: the queueing discipline was made for the filter.
 const QDISC_IS_OURS: u8 = 1;
 /// The parent of filters on what comes in, of `ingress` as of `clsact`.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{ANSWER, Guest, Snapshot, http, ping};
+use common::{ANSWER, Guest, Snapshot, http, ping, settle};
 use nabla_net::{AdoptOptions, Cidr, Connection, Network, Owned, Route};
 use nabla_testkit::need;
 use std::net::IpAddr;
@@ -57,6 +57,7 @@ impl Engine {
         container.set_mtu(name, mtu).unwrap();
         self.host.set_up(&outside).unwrap();
         container.set_up(name).unwrap();
+        settle(container, name);
         for address in addresses {
             keep(container.add_address(name, cidr(address)));
         }
@@ -160,6 +161,7 @@ fn host_address_with_a_gateway_on_the_link_is_adopted() {
     host.namespace().run(|| write("/proc/sys/net/ipv4/ip_forward")).unwrap().unwrap();
     host.namespace().run(|| write("/proc/sys/net/ipv4/conf/br0/proxy_arp")).unwrap().unwrap();
     container.set_up("eth0").unwrap();
+    settle(&container, "eth0");
     keep(container.add_address("eth0", cidr("10.9.7.2/32")));
     let inside = container.link("eth0").unwrap().index;
     keep(container.add_route(Route::direct(cidr("169.254.1.1/32"), inside)));

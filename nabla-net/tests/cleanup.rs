@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::Snapshot;
-use nabla_net::{AdoptOptions, Connection, Leftover, LendOptions, Network, TapOptions};
+use common::{Snapshot, settle};
+use nabla_net::{AdoptOptions, Connection, LeaseOptions, Leftover, Network, TapOptions};
 use nabla_testkit::need;
 use std::{
     env, fs,
@@ -60,7 +60,7 @@ fn program_that_makes_things() {
         network.create_veth("a", "b").unwrap(),
         network.create_tap(&TapOptions::new().name("tap0")).unwrap(),
         network.create_persistent_tap(&TapOptions::new().name("tap1")).unwrap(),
-        network.lend(&LendOptions::new()).unwrap(),
+        network.lease(&LeaseOptions::new()).unwrap(),
         network.create_bridge("kept").unwrap().keep(),
     );
     wait_to_be_killed();
@@ -84,6 +84,8 @@ fn container() -> Network {
     network.create_veth("eth0", "peer").unwrap().keep();
     network.set_up("eth0").unwrap();
     network.set_up("peer").unwrap();
+    settle(&network, "eth0");
+    settle(&network, "peer");
     network.add_address("eth0", "10.9.0.2/16".parse().unwrap()).unwrap().keep();
     network
 }
@@ -181,8 +183,8 @@ fn nothing_is_left_of_many_networks() {
     let network = Network::isolated().unwrap();
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
-    let names: Vec<_> = (0..100).map(|_| network.lend(&LendOptions::new()).unwrap()).collect();
-    let mut hosts: Vec<_> = names.iter().map(|lent| lent.host.network()).collect();
+    let names: Vec<_> = (0..100).map(|_| network.lease(&LeaseOptions::new()).unwrap()).collect();
+    let mut hosts: Vec<_> = names.iter().map(|lease| lease.host.network()).collect();
     hosts.sort();
     hosts.dedup();
     assert_eq!(hosts.len(), 100, "every guest has a network of its own");

@@ -56,7 +56,7 @@ pub fn interface(network: &Network, link: &Link, addresses: &[Address]) -> Inter
         Some(owner) if owner.is_alive() => Some("in-use"),
         Some(_) => Some("garbage"),
         None if link.is_kept() => Some("kept"),
-        None if link.is_ours() => Some("passing"),
+        None if link.is_ours() => Some("transient"),
         None => None,
     };
     let bridge = link.controller.and_then(|index| network.link_by_index(index).ok());
@@ -110,7 +110,7 @@ pub fn main(args: &ListArgs) -> anyhow::Result<()> {
         };
         let made_by = match (json.state, json.pid) {
             (Some("kept"), _) => "nabla net create".to_owned(),
-            (Some("passing"), _) => "nabla, for one run".to_owned(),
+            (Some("transient"), _) => "nabla, for one run".to_owned(),
             (Some("garbage"), Some(pid)) => format!("process {pid}, which is gone: nabla net gc"),
             (Some(_), Some(pid)) => format!("process {pid}"),
             _ if json.adopted => "somebody else; a guest has it".to_owned(),

@@ -9,7 +9,8 @@ use crate::output;
 use anyhow::{Context, bail};
 use nabla_monitor::{NetDevice, OpenImage};
 use nabla_net::{
-    AdoptOptions, ConfigStyle, Forwarder, LendOptions, Link, Namespace, NetConfig, Network, Owned, TapOptions,
+    AdoptOptions, ConfigStyle, Forwarder, LeaseOptions, Link, Namespace, NetConfig, Network, Owned,
+    TapOptions,
 };
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path};
 
@@ -55,7 +56,7 @@ impl Networks {
         match &net.source {
             NetSource::Tap(TapSource::Name(_) | TapSource::Descriptor(_)) => Ok(()),
             NetSource::New { host, guest, device } => {
-                let mut options = LendOptions::new();
+                let mut options = LeaseOptions::new();
                 if let Some(host) = host {
                     options = options.host(*host);
                 }
@@ -68,15 +69,15 @@ impl Networks {
                 if let Some(mtu) = net.config.mtu {
                     options = options.mtu(mtu);
                 }
-                let lent = Network::current()?.lend(&options)?;
-                let interface = &lent.tap.link().name;
+                let lease = Network::current()?.lease(&options)?;
+                let interface = &lease.tap.link().name;
                 self.notes.push(format!(
                     "the guest has {}, the host {} on interface {interface}",
-                    lent.guest,
-                    lent.host.address()
+                    lease.guest,
+                    lease.host.address()
                 ));
-                let config = merged(lent.config, net);
-                self.add(net, lent.tap.into_tap(), config);
+                let config = merged(lease.config, net);
+                self.add(net, lease.tap.into_tap(), config);
                 Ok(())
             }
             NetSource::Bridge { bridge, netns } => {

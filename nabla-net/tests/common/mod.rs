@@ -137,6 +137,27 @@ pub fn ping(from: &Network, address: IpAddr, size: usize) {
     assert!(output.status.success() && text.contains(" 0% packet loss"), "{address}: {text}");
 }
 
+/// Waits for what the kernel does by itself, in its own time, after an interface was brought up: the carrier is noticed,
+/// and IPv6 makes itself an address and a route.
+pub fn settle(network: &Network, name: &str) {
+    let setting = |setting: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
+        network.namespace().run(|| std::fs::read_to_string(path)).unwrap().unwrap_or_default()
+    };
+    let makes_address = setting("addr_gen_mode").trim() == "0" && setting("disable_ipv6").trim() == "0";
+    let is_settled = || {
+        let link = network.link(name).unwrap();
+        let has_address =
+            || network.addresses().unwrap().iter().any(|a| a.link == link.index && a.is_link_local);
+        let is_local = |route: &nabla_net::Route| route.destination.to_string() == "fe80::/64";
+        let has_route = || network.routes().unwrap().iter().any(|r| r.link == link.index && is_local(r));
+        link.is_running && (!makes_address || has_address() && has_route())
+    };
+    while !is_settled() {
+        thread::yield_now();
+    }
+}
+
 /// Everything that a namespace has that can be compared.
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {

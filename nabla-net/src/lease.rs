@@ -18,7 +18,7 @@ const PREFIX: u8 = 30;
 
 /// What the network of a guest is to be like.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LendOptions {
+pub struct LeaseOptions {
     host: Option<Cidr>,
     guest: Option<IpAddr>,
     tap: TapOptions,
@@ -26,14 +26,14 @@ pub struct LendOptions {
     mac: Option<MacAddress>,
 }
 
-impl LendOptions {
+impl LeaseOptions {
     /// A network of two addresses in 198.18.0.0/15 that nothing here uses.
     ///
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
     /// let network = nabla_net::Network::isolated()?;
-    /// let lent = network.lend(&nabla_net::LendOptions::new())?;
-    /// assert!(lent.host.contains(lent.guest));
+    /// let lease = network.lease(&nabla_net::LeaseOptions::new())?;
+    /// assert!(lease.host.contains(lease.guest));
     /// # Ok::<(), nabla_net::Error>(())
     /// ```
     #[must_use]
@@ -46,8 +46,8 @@ impl LendOptions {
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
     /// let network = nabla_net::Network::isolated()?;
-    /// let lent = network.lend(&nabla_net::LendOptions::new().host("10.0.0.1/24".parse()?))?;
-    /// assert_eq!(lent.guest.to_string(), "10.0.0.2");
+    /// let lease = network.lease(&nabla_net::LeaseOptions::new().host("10.0.0.1/24".parse()?))?;
+    /// assert_eq!(lease.guest.to_string(), "10.0.0.2");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -61,8 +61,8 @@ impl LendOptions {
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
     /// let network = nabla_net::Network::isolated()?;
-    /// let options = nabla_net::LendOptions::new().host("10.0.0.1/24".parse()?).guest("10.0.0.9".parse()?);
-    /// assert_eq!(network.lend(&options)?.guest.to_string(), "10.0.0.9");
+    /// let options = nabla_net::LeaseOptions::new().host("10.0.0.1/24".parse()?).guest("10.0.0.9".parse()?);
+    /// assert_eq!(network.lease(&options)?.guest.to_string(), "10.0.0.9");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -76,9 +76,9 @@ impl LendOptions {
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
     /// let network = nabla_net::Network::isolated()?;
-    /// let lent = network.lend(&nabla_net::LendOptions::new().name("box0"))?;
+    /// let lease = network.lease(&nabla_net::LeaseOptions::new().name("box0"))?;
     /// assert!(network.link("box0")?.is_up);
-    /// # drop(lent);
+    /// # drop(lease);
     /// # Ok::<(), nabla_net::Error>(())
     /// ```
     #[must_use]
@@ -92,9 +92,9 @@ impl LendOptions {
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
     /// let network = nabla_net::Network::isolated()?;
-    /// let lent = network.lend(&nabla_net::LendOptions::new().name("box0").mtu(9000))?;
+    /// let lease = network.lease(&nabla_net::LeaseOptions::new().name("box0").mtu(9000))?;
     /// assert_eq!(network.link("box0")?.mtu, 9000);
-    /// # drop(lent);
+    /// # drop(lease);
     /// # Ok::<(), nabla_net::Error>(())
     /// ```
     #[must_use]
@@ -109,8 +109,8 @@ impl LendOptions {
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
     /// let network = nabla_net::Network::isolated()?;
     /// let mac = "02:00:00:00:00:07".parse()?;
-    /// let lent = network.lend(&nabla_net::LendOptions::new().mac(mac))?;
-    /// assert_eq!(lent.config.mac, Some(mac));
+    /// let lease = network.lease(&nabla_net::LeaseOptions::new().mac(mac))?;
+    /// assert_eq!(lease.config.mac, Some(mac));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -123,7 +123,7 @@ impl LendOptions {
 /// A network that only the host and one guest are in. It goes away with the tap's last descriptor, however the programs
 /// that have it end.
 #[derive(Debug)]
-pub struct Lent {
+pub struct Lease {
     /// The tap, which is up.
     pub tap: CreatedTap,
     /// The host's address.
@@ -140,14 +140,14 @@ impl Network {
     ///
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }
-    /// use nabla_net::{LendOptions, Network};
+    /// use nabla_net::{LeaseOptions, Network};
     ///
     /// let network = Network::isolated()?;
-    /// let lent = network.lend(&LendOptions::new().host("10.0.0.1/24".parse()?))?;
-    /// assert_eq!(lent.config.ipv4(), Some("10.0.0.2/24".parse()?));
-    /// let others = network.lend(&LendOptions::new())?;
-    /// assert!(!lent.host.overlaps(&others.host));
-    /// drop((lent, others));
+    /// let lease = network.lease(&LeaseOptions::new().host("10.0.0.1/24".parse()?))?;
+    /// assert_eq!(lease.config.ipv4(), Some("10.0.0.2/24".parse()?));
+    /// let others = network.lease(&LeaseOptions::new())?;
+    /// assert!(!lease.host.overlaps(&others.host));
+    /// drop((lease, others));
     /// assert_eq!(network.links()?.len(), 1, "only lo is left");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -155,7 +155,7 @@ impl Network {
     /// # Errors
     ///
     /// When addresses do not fit or are in use here, or something cannot be made.
-    pub fn lend(&self, options: &LendOptions) -> Result<Lent, Error> {
+    pub fn lease(&self, options: &LeaseOptions) -> Result<Lease, Error> {
         let mut tap_options = options.tap.clone();
         if let Some(mtu) = options.mtu {
             tap_options = tap_options.mtu(u32::from(mtu));
@@ -191,7 +191,7 @@ impl Network {
         let mut config = NetConfig { mac: options.mac, mtu: options.mtu, ..NetConfig::default() };
         config.addresses.extend(Cidr::new(guest, host.prefix()));
         config.add_gateway(host.address());
-        Ok(Lent { tap, host, guest, config })
+        Ok(Lease { tap, host, guest, config })
     }
 
     /// A network of the pool that nothing here uses. The search starts at a place that the interface's index gives, so that
