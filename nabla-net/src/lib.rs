@@ -1,18 +1,14 @@
 //! What a guest's network needs from the host.
 //!
-//! A guest sees Ethernet frames through a tap. This crate makes taps, and what is around them: bridges, cables, addresses,
-//! routes, neighbours, in the current network namespace or any other. It speaks to the kernel itself (rtnetlink, and tun(4) by nabla-tap),
-//! synchronously, and runs no other program.
+//! A guest sees Ethernet frames through a tap. This crate makes taps, and what is around them: bridges, veth pairs,
+//! addresses, routes, neighbours, in the current network namespace or any other. It speaks to the kernel itself (rtnetlink,
+//! and tun(4) by nabla-tap), synchronously, and runs no other program.
 //!
-//! * [`Network`] is a connection to one namespace. Everything is done through it.
-//! * What it makes or changes is an [`Owned`] guard, which undoes it when dropped. [Taps](CreatedTap) go away with their last
-//!   descriptor, so not even `kill -9` leaves any behind. For everything else there is
-//!   [`Network::collect_garbage`]: what is made here carries the mark of its [`Owner`].
-//! * [`Network::adopt`] gives a guest the interface that a container engine has prepared for a container.
-//! * [`Network::lease`] gives a guest a network of its own that only the host is in.
-//! * [`NetConfig`] is what a guest is told about an interface, [`ConfigStyle`] how: by which arguments, and how its image
-//!   shows that.
-//! * [`Forwarder`] passes connections to a port of the host on to a guest.
+//! # A connection to a namespace
+//!
+//! [`Network`] is a connection to one namespace: the current one, a new one, or one given by path or process. Everything is
+//! done through it. No thread of the caller ever changes its namespace: what has to be done inside is done by a thread that is
+//! made for it.
 //!
 //! ```
 //! # if !nabla_testkit::need::tap() { return Ok(()) }
@@ -21,15 +17,37 @@
 //! let network = Network::isolated()?; // or Network::current()
 //! let bridge = network.create_bridge("br0")?;
 //! let tap = network.create_tap(&TapOptions::new().name("tap0"))?;
-//! let port = network.attach("tap0", "br0")?;
+//! let member = network.attach("tap0", "br0")?;
 //! network.set_up("br0")?;
 //! network.set_up("tap0")?;
 //! // tap.into_tap() is what the monitor takes.
-//! # drop((tap, port, bridge));
+//! # drop((tap, member, bridge));
 //! # Ok::<(), nabla_net::Error>(())
 //! ```
 //!
-//! Nothing process-wide is touched. No thread of the caller changes its namespace.
+//! What is made or changed is an [`Owned`] guard, which undoes it when dropped. It can be [released](Owned::release) with an
+//! error, or [kept](Owned::keep). [Taps](CreatedTap) go away with their last descriptor, so not even `kill -9` leaves one. For
+//! everything else there is [`Network::collect_garbage`]: what is made here carries the mark of its [`Owner`].
+//!
+//! # What guests get
+//!
+//! [`Network::lease`] gives a guest a network of its own that only the host is in. [`Network::adopt`] gives it the interface
+//! that a container engine has prepared for a container. Both say in a [`NetConfig`] what the guest is to be told;
+//! [`ConfigStyle`] says how, by which arguments, and how its image shows that.
+//! [`Forwarder`] passes connections to a port of the host on to a guest.
+//!
+//! ```
+//! # if !nabla_testkit::need::tap() { return Ok(()) }
+//! use nabla_net::{LeaseOptions, Network};
+//!
+//! # let network = Network::isolated()?;
+//! let lease = network.lease(&LeaseOptions::new().host("10.0.0.1/24".parse()?))?;
+//! assert_eq!(lease.guest.to_string(), "10.0.0.2");
+//! assert_eq!(lease.config.gateway_v4(), Some([10, 0, 0, 1].into()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Nothing process-wide is touched.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]
@@ -76,3 +94,8 @@ pub use crate::{
 };
 pub use nabla_core::MacAddress;
 pub use nabla_tap::{Tap, TapOptions};
+
+/// The program in the README is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -34,3 +34,8 @@ pub use crate::{
     options::TapOptions,
     tap::Tap,
 };
+
+/// The program in the README is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,9 +1,7 @@
 //! Adopting what container engines prepare, in namespaces made by hand: a host with a bridge, the container whose interface
 //! is adopted, and another container.
 
-mod common;
-
-use common::{ANSWER, Guest, Snapshot, http, ping, settle};
+use crate::common::{ANSWER, Guest, Snapshot, http, ping, settle};
 use nabla_net::{AdoptOptions, Cidr, Connection, Network, Owned, Route};
 use nabla_testkit::need;
 use std::net::IpAddr;

@@ -1,8 +1,6 @@
 //! What is left of programs that are killed, and how it goes away.
 
-mod common;
-
-use common::{Snapshot, settle};
+use crate::common::{Snapshot, settle};
 use nabla_net::{AdoptOptions, Connection, LeaseOptions, Leftover, Network, TapOptions};
 use nabla_testkit::need;
 use std::{
@@ -16,7 +14,7 @@ use std::{
 fn program(network: &Network, name: &str) -> Child {
     let run = || {
         Command::new(env::current_exe().unwrap())
-            .args(["--exact", name, "--ignored", "--nocapture", "--test-threads", "1"])
+            .args(["--exact", &format!("cleanup::{name}"), "--ignored", "--nocapture", "--test-threads", "1"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -148,7 +146,7 @@ fn programs_without_rights_learn_what_they_lack() {
     });
     let run = || {
         Command::new(env::current_exe().unwrap())
-            .args(["--exact", "program_without_rights", "--ignored", "--nocapture"])
+            .args(["--exact", "cleanup::program_without_rights", "--ignored", "--nocapture"])
             .uid(65534)
             .gid(65534)
             .output()

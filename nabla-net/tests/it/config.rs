@@ -1,9 +1,9 @@
 //! How images show which network arguments they take.
 
-#[path = "../../nabla-core/tests/common/mod.rs"]
-mod common;
+#[path = "../../../nabla-core/tests/common/mod.rs"]
+mod images;
 
-use common::{
+use images::{
     elf::{PT_NOTE, with_symbols},
     guests::{abi1, mft1, net1, segments, spt_v2, two_devices},
 };

@@ -1,0 +1,6 @@
+//! Networks as the kernel has them: in namespaces that each test makes for itself.
+
+mod adopt;
+mod cleanup;
+mod common;
+mod config;
