@@ -72,31 +72,18 @@ impl<T> Opt<T> {
             None => arg.help(self.help),
         };
         let arg = arg.default_values(self.default.map(|default| default()));
-        let choices = (self.choices)();
-        let arg = if choices.is_empty() {
-            arg.value_parser(value_parser!(OsString))
-        } else {
-            arg.value_parser(PossibleValuesParser::new(choices))
+        let arg = match (self.choices)() {
+            choices if choices.is_empty() => arg.value_parser(value_parser!(OsString)),
+            choices => arg.value_parser(PossibleValuesParser::new(choices)),
         };
         match self.value {
-            Value::No(_) => arg.value_parser(value_parser!(bool)).action(ArgAction::SetTrue),
-            Value::One(name, _) => arg.value_name(name),
-            Value::Many(name, _) => arg.value_name(name).action(ArgAction::Append),
-            Value::Path(name, _) => arg.value_name(name).value_hint(ValueHint::AnyPath),
+            Value::No(_) => arg.value_parser(value_parser!(bool)).num_args(0).action(ArgAction::SetTrue),
+            Value::One(name, _) => arg.value_name(name).num_args(1),
+            Value::Many(name, _) => arg.value_name(name).num_args(1).action(ArgAction::Append),
+            Value::Path(name, _) => arg.value_name(name).num_args(1).value_hint(ValueHint::AnyPath),
             Value::OptionalPath(name, ..) => {
-                arg.value_name(name).value_hint(ValueHint::AnyPath).num_args(0..=1).require_equals(true)
+                arg.value_name(name).num_args(0..=1).require_equals(true).value_hint(ValueHint::AnyPath)
             }
-        }
-    }
-
-    /// How it is written.
-    fn usage(&self) -> String {
-        match self.value {
-            Value::No(_) => format!("--{}", self.long),
-            Value::One(name, _) | Value::Many(name, _) | Value::Path(name, _) => {
-                format!("--{} <{name}>", self.long)
-            }
-            Value::OptionalPath(name, ..) => format!("--{}[=<{name}>]", self.long),
         }
     }
 
@@ -113,10 +100,10 @@ impl<T> Opt<T> {
         let Some(value) = value.filter(|value| !value.is_empty()) else {
             let choices = (self.choices)().join(", ");
             let list = if choices.is_empty() { choices } else { format!("\n  [possible values: {choices}]") };
-            return Err(format!("a value is required for '{}' but none was supplied{list}", self.usage()));
+            return Err(format!("a value is required for '{}' but none was supplied{list}", self.to_clap()));
         };
         self.set(options, &value)
-            .map_err(|why| format!("invalid value '{}' for '{}': {why}", value.display(), self.usage()))
+            .map_err(|why| format!("invalid value '{}' for '{}': {why}", value.display(), self.to_clap()))
     }
 
     fn set(&self, options: &mut T, value: &OsStr) -> Result<(), String> {
@@ -171,7 +158,8 @@ pub fn parse<T: Default>(table: &'static Table<T>, words: &[OsString]) -> Result
         match (word, found) {
             (_, Some((index, option))) => {
                 if seen & 1 << index != 0 && !matches!(option.value, Value::Many(..)) {
-                    let message = format!("the argument '{}' cannot be used multiple times", option.usage());
+                    let message =
+                        format!("the argument '{}' cannot be used multiple times", option.to_clap());
                     return Err(Stop::Mistake(message));
                 }
                 seen |= 1 << index;
