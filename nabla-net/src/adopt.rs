@@ -321,6 +321,9 @@ impl Network {
             self.set_mac(&link.name, other)?
         };
         let port = self.attach(&link.name, &bridge.name)?;
+        // An engine's bridge in hairpin mode (Podman's, with CNI) sends the guest's broadcasts back. Learning from them would
+        // place the guest behind this port, and what comes for it would be dropped.
+        link::set_no_learning(link.index, &link.name).apply(self)?;
         let tap_port = self.attach(&tap.name, &bridge.name)?;
         self.set_up(&bridge.name)?;
         self.set_up(&tap.name)?;

@@ -12,8 +12,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
-        LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+        InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
 };
 use std::{
@@ -517,7 +517,8 @@ pub(crate) fn check_name(operation: &'static str, name: &str) -> Result<(), Erro
 
 fn change(operation: &'static str, index: u32, name: &str, mut message: LinkMessage) -> Change {
     message.header.index = index;
-    Change::new(operation, object(name), RouteNetlinkMessage::SetLink(message))
+    // RTM_SETLINK ignores the settings of a bridge's port.
+    Change::new(operation, object(name), RouteNetlinkMessage::NewLink(message))
 }
 
 fn change_attribute(operation: &'static str, index: u32, name: &str, attribute: LinkAttribute) -> Change {
@@ -555,6 +556,15 @@ pub(crate) fn set_no_arp(index: u32, name: &str) -> Change {
     message.header.flags = LinkFlags::Noarp;
     message.header.change_mask = LinkFlags::Noarp;
     change("switch ARP off for", index, name, message)
+}
+
+/// Has a bridge's port not learn behind which port a MAC address is.
+pub(crate) fn set_no_learning(index: u32, name: &str) -> Change {
+    let mut message = LinkMessage::default();
+    let data = InfoPortData::BridgePort(vec![InfoBridgePort::Learning(false)]);
+    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)];
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    change("switch learning off for", index, name, message)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use crate::common::{ANSWER, Guest, Snapshot, http, ping, settle};
 use nabla_net::{AdoptOptions, Cidr, Connection, Network, Owned, Route};
 use nabla_testkit::need;
-use std::net::IpAddr;
+use std::{net::IpAddr, process::Command};
 
 /// A host namespace with a bridge, and namespaces of containers on it.
 struct Engine {
@@ -66,6 +66,16 @@ fn needs() -> bool {
     need::tap() && need::program("ping") && need::program("tc")
 }
 
+/// Has the bridge send what comes from a port back into it as well, as Podman's networks of CNI do.
+fn set_hairpin(host: &Network) {
+    let bridge = host.link("br0").unwrap().index;
+    for port in host.links().unwrap().into_iter().filter(|link| link.controller == Some(bridge)) {
+        let mut ip = Command::new("ip");
+        ip.args(["link", "set", &port.name, "type", "bridge_slave", "hairpin", "on"]);
+        assert!(host.namespace().run(|| ip.status()).unwrap().unwrap().success());
+    }
+}
+
 /// Adopts, checks from the host and from the other container, releases, and checks that all is as before.
 fn check(engine: &Engine, container: &Network, name: &str, guest: &str, size: usize) {
     for connection in [Connection::Redirect, Connection::Bridge] {
@@ -109,6 +119,20 @@ fn interface_with_gateway_is_adopted() {
 
     check(&engine, &container, "eth0", "10.9.0.2", 1472);
     check(&engine, &container, "eth0", "fd00:9::2", 1000);
+}
+
+#[test]
+fn interface_behind_a_bridge_in_hairpin_mode_is_adopted() {
+    if !(needs() && need::program("ip")) {
+        return;
+    }
+    let engine = Engine::new(1500);
+    let container = engine.container();
+    engine.connect(&container, "eth0", 1500, &["10.9.0.2/16"]);
+    set_hairpin(&engine.host);
+    // A host that knows the MAC address does not ask for it, so the guest must ask for the host's by a broadcast.
+    ping(&engine.host, [10, 9, 0, 2].into(), 56);
+    check(&engine, &container, "eth0", "10.9.0.2", 56);
 }
 
 #[test]
@@ -273,7 +297,7 @@ fn filters_of_others_stay() {
     let container = engine.container();
     engine.connect(&container, "eth0", 1500, &["10.9.0.2/16"]);
     let tc = |words: &str| {
-        let run = || std::process::Command::new("tc").args(words.split(' ')).output();
+        let run = || Command::new("tc").args(words.split(' ')).output();
         let output = container.namespace().run(run).unwrap().unwrap();
         assert!(output.status.success(), "tc {words}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
