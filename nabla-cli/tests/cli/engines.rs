@@ -18,8 +18,8 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// What a container consists of here: a program that waits.
-const WAITING: &str = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n";
+/// What a container consists of here: a program that waits, or ends at once when it gets an argument.
+const WAITING: &str = "#include <unistd.h>\nint main(int count) { while (count == 1) pause(); return 0; }\n";
 
 /// A directory with a static program `/wait`.
 fn rootfs(directory: &Path) -> PathBuf {
@@ -124,56 +124,94 @@ fn containers_of_cnis_bridge_plugin_are_adopted() {
     }
 }
 
+/// Podman's own default network, but that the addresses in use are noted in a directory of the test.
+fn podman_network(state: &Path) -> String {
+    let state = state.display();
+    format!(
+        r#"{{"cniVersion": "0.4.0", "name": "podman", "plugins": [
+            {{"type": "bridge", "bridge": "cni-podman0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+              "ipam": {{"type": "host-local", "dataDir": "{state}", "routes": [{{"dst": "0.0.0.0/0"}}],
+                        "ranges": [[{{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}}]]}}}},
+            {{"type": "portmap", "capabilities": {{"portMappings": true}}}}, {{"type": "firewall"}}, {{"type": "tuning"}}]}}"#
+    )
+}
+
+/// A Podman of its own.
+struct Podman<'a> {
+    host: &'a Network,
+    directory: &'a TempDir,
+    runtime: &'static str,
+}
+
+impl<'a> Podman<'a> {
+    /// With the first runtime that can run a container here: crun refuses hosts whose controllers are spread over both
+    /// versions of cgroups.
+    fn new(host: &'a Network, directory: &'a TempDir, rootfs: &str) -> Self {
+        let networks = directory.path().join("networks");
+        fs::create_dir(&networks).unwrap();
+        let network = podman_network(&directory.path().join("addresses"));
+        fs::write(networks.join("podman.conflist"), network).unwrap();
+        let mut refusals = Vec::new();
+        for runtime in ["crun", "runc"] {
+            let podman = Self { host, directory, runtime };
+            let mut command =
+                podman.container(&["--rm", "--network=none", "--rootfs", rootfs, "/wait", "no"]);
+            let output = host.namespace().run(|| command.output()).unwrap().unwrap();
+            if output.status.success() {
+                return podman;
+            }
+            refusals.push(format!("{runtime}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        panic!("no runtime can run a container: {refusals:?}");
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        for (option, name) in
+            [("root", "root"), ("runroot", "runroot"), ("tmpdir", "tmp"), ("network-config-dir", "networks")]
+        {
+            command.arg(format!("--{option}={}", self.directory.path().join(name).display()));
+        }
+        command.arg(format!("--runtime={}", self.runtime));
+        command
+            .args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"])
+            .args(words);
+        command
+    }
+
+    /// The command that runs a container.
+    fn container(&self, words: &[&str]) -> Command {
+        let mut command = self.command(&["run", "--log-driver=none", "--security-opt=seccomp=unconfined"]);
+        command.args(["--ulimit=nofile=256:256", "--ulimit=nproc=256:256"]).args(words);
+        command
+    }
+}
+
+impl Drop for Podman<'_> {
+    /// Containers are nobody's children: those of a test that failed would stay.
+    fn drop(&mut self) {
+        let mut command = self.command(&["rm", "--all", "--force", "--time=0"]);
+        let _ = self.host.namespace().run(|| command.output());
+    }
+}
+
 #[test]
 fn containers_of_podman_are_adopted() {
-    if !(need::tap()
-        && need::program("ping")
-        && need::program("podman")
-        && need::program("runc")
-        && need::program("cc"))
-    {
+    if !(need::tap() && need::program("ping") && need::program("podman") && need::program("cc")) {
         return;
     }
     let host = host();
     let directory = tempfile::tempdir().unwrap();
-    let root = rootfs(directory.path());
-    let podman = |words: &[&str]| {
-        let mut command = Command::new("podman");
-        let at = |name: &str| directory.path().join(name);
-        command
-            .arg("--root")
-            .arg(at("root"))
-            .arg("--runroot")
-            .arg(at("runroot"))
-            .arg("--tmpdir")
-            .arg(at("tmp"));
-        // Its default, crun, refuses hosts whose controllers are spread over both versions of cgroups.
-        command.args([
-            "--runtime=runc",
-            "--storage-driver=vfs",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=none",
-        ]);
-        command.arg("--network-config-dir").arg(at("networks")).args(words);
-        run(&host, &mut command, "")
+    let root = rootfs(directory.path()).display().to_string();
+    let podman = Podman::new(&host, &directory, &root);
+    let path = |_| {
+        let id = run(&host, &mut podman.container(&["--detach", "--rootfs", &root, "/wait"]), "");
+        let format = "{{.NetworkSettings.SandboxKey}}";
+        PathBuf::from(run(&host, &mut podman.command(&["inspect", "--format", format, &id]), ""))
     };
-    let start = || {
-        let options = [
-            "run",
-            "--detach",
-            "--log-driver=none",
-            "--ulimit=nofile=256:256",
-            "--ulimit=nproc=256:256",
-            "--security-opt=seccomp=unconfined",
-        ];
-        let rootfs = root.display().to_string();
-        podman(&[&options[..], &["--rootfs", &rootfs, "/wait"]].concat())
-    };
-    let containers = [start(), start()];
-    let path =
-        |id: &str| PathBuf::from(podman(&["inspect", "--format", "{{.NetworkSettings.SandboxKey}}", id]));
-    check(&host, &path(&containers[0]), &path(&containers[1]));
-    podman(&["rm", "--force", "--time=0", &containers[0], &containers[1]]);
+    let [container, other] = [(); 2].map(path);
+    check(&host, &container, &other);
+    run(&host, &mut podman.command(&["rm", "--all", "--force", "--time=0"]), "");
 }
 
 /// A Docker of its own.
