@@ -70,3 +70,8 @@ pub use crate::{
     source::{ReadAt, SourceError},
     target::{Abi, ParseAbiError, target_name},
 };
+
+/// The README's example.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
