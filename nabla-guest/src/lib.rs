@@ -1,39 +1,4 @@
-//! Write Nabla and Solo5 guests in Rust.
-//!
-//! A guest is a freestanding program: it has no operating system below it, only a monitor that offers a
-//! console, two clocks, block devices and network devices. This crate is everything such a program needs, on
-//! the stable toolchain, with no target to install and no other dependency. What it builds is an ELF file
-//! that follows the public Solo5 ABI, version 2, and runs under `nabla run` as well as under Solo5's own
-//! tenders.
-//!
-//! ```ignore
-//! #![no_std]
-//! #![no_main]
-//!
-//! use nabla_guest::{Block, println};
-//!
-//! nabla_guest::entry!(main, block "storage");
-//!
-//! fn main() -> Result<(), nabla_guest::Error> {
-//!     let disk = Block::acquire("storage")?;
-//!     let mut start = [0; 16];
-//!     disk.read_at(0, &mut start)?;
-//!     println!("{} bytes, starting with {start:02x?}", disk.capacity());
-//!     Ok(())
-//! }
-//! ```
-//!
-//! The crate that contains this needs three more things:
-//!
-//! * this dependency: `nabla-guest = { version = "0.1", path = ".." }`;
-//! * `panic = "abort"` in `[profile.dev]` and `[profile.release]`;
-//! * a build script of one line, which gives the linker what this crate's own build script has prepared:
-//!
-//!   ```ignore
-//!   fn main() {
-//!       println!("cargo::rustc-link-arg-bins=@{}", std::env::var("DEP_NABLA_GUEST_LINK_ARGS").unwrap());
-//!   }
-//!   ```
+#![doc = include_str!("../README.md")]
 //!
 //! # What there is
 //!

@@ -1,81 +1,9 @@
 //! Builds whole guests, as somebody would outside of this repository, and looks at what comes out.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-use std::{
-    env, fs,
-    ops::Range,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use super::program::Program;
+use std::{fs, ops::Range, path::Path, process::Command};
 
 use nabla_core::abi::{ABI1_NOTE_TYPE, GUEST_MIN_BASE, INTERP, MFT1_NOTE_TYPE, TARGET_HVT, TARGET_SPT};
-
-/// A crate with one guest, in a directory whose name needs quoting everywhere.
-struct Program(PathBuf);
-
-impl Program {
-    fn new(name: &str, main: &str) -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("a, \"{name}\" guest"));
-        let manifest = format!(
-            r#"
-                [package]
-                name = "program"
-                edition = "2024"
-                [workspace]
-                [dependencies]
-                nabla-guest = {{ path = {:?} }}
-                [profile.dev]
-                panic = "abort"
-                [profile.release]
-                panic = "abort"
-                [profile.small]
-                inherits = "release"
-                opt-level = "z"
-                lto = "fat"
-                strip = true
-            "#,
-            env!("CARGO_MANIFEST_DIR")
-        );
-        let build = r#"
-            fn main() {
-                println!("cargo::rustc-link-arg-bins=@{}", std::env::var("DEP_NABLA_GUEST_LINK_ARGS").unwrap());
-            }
-        "#;
-        let main = format!("#![no_std]\n#![no_main]\n#![forbid(unsafe_code)]\n{main}\n");
-        fs::create_dir_all(directory.join("src")).unwrap();
-        fs::write(directory.join("Cargo.toml"), manifest).unwrap();
-        fs::write(directory.join("build.rs"), build).unwrap();
-        fs::write(directory.join("src/main.rs"), main).unwrap();
-        Self(directory)
-    }
-
-    fn cargo(&self, profile: &str, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO"))
-            .args(["build", "--offline", "--profile", profile])
-            .args(arguments)
-            .current_dir(&self.0)
-            .env("CARGO_TARGET_DIR", self.0.join("target"))
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .output()
-            .unwrap()
-    }
-
-    /// The path of the guest.
-    fn build(&self, profile: &str, arguments: &[&str]) -> PathBuf {
-        let output = self.cargo(profile, arguments);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        self.0.join("target").join(if profile == "dev" { "debug" } else { profile }).join("program")
-    }
-
-    /// What the compiler or linker says.
-    fn fail(&self) -> String {
-        let output = self.cargo("dev", &[]);
-        assert!(!output.status.success());
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-}
 
 const PT_LOAD: u64 = 1;
 const PT_INTERP: u64 = 3;
