@@ -79,7 +79,10 @@ fn images() -> Seeds {
         ("spt-without-note", legacy(&[PPOLL, EXIT])),
         ("nabla-2018", legacy(&[CALL_POINTER; 3])),
         ("symbols", with_symbols(&spt_v2(), &["main", "rump_init"])),
-        ("net-note", segments().unloaded(PT_NOTE, &[abi1(2, 2), net1(1), mft1(&devices.encode())].concat()).build()),
+        (
+            "net-note",
+            segments().unloaded(PT_NOTE, &[abi1(2, 2), net1(1), mft1(&devices.encode())].concat()).build(),
+        ),
         ("truncated", spt_v2()[..1000].to_vec()),
         ("script", b"#!/bin/sh\n".to_vec()),
     ];
