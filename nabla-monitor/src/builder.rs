@@ -18,7 +18,7 @@ use std::{
 /// Memory of a guest unless [`GuestBuilder::memory`] sets it.
 pub const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
 
-/// A guest that is being configured. [`Runtime::guest`] makes one; [`Self::start`] starts it.
+/// A guest that is being configured. [`Runtime::guest`](crate::Runtime::guest) makes one; [`Self::start`] starts it.
 #[derive(Debug)]
 #[must_use = "a guest does not run before start()"]
 pub struct GuestBuilder {
