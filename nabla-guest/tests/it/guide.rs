@@ -3,7 +3,7 @@
 use super::program::Program;
 use std::{fs, path::Path};
 
-/// A block of code in a document: the file that the line before it names, if it does, and the text.
+/// A block of code in a document: the file that the line before it names, or Rust for any file, and the text.
 struct Block {
     file: Option<String>,
     text: String,
@@ -20,7 +20,9 @@ fn blocks(document: &str) -> Vec<Block> {
                 .strip_prefix('`')
                 .and_then(|rest| rest.split_once('`'))
                 .map(|(name, _)| name.to_owned());
-            blocks.push(Block { file, text });
+            if file.is_some() || line == "```rust" {
+                blocks.push(Block { file, text });
+            }
         } else if !line.is_empty() {
             before = line;
         }
@@ -28,7 +30,7 @@ fn blocks(document: &str) -> Vec<Block> {
     blocks
 }
 
-/// Builds the program of a document with all that it has besides, and checks the names of the program.
+/// Builds the programs of a document with all that it has besides, and checks their name.
 fn check(name: &str, document: &str, dependency: &str) {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
     let (files, others): (Vec<_>, Vec<_>) = blocks(&text).into_iter().partition(|block| block.file.is_some());
@@ -36,22 +38,23 @@ fn check(name: &str, document: &str, dependency: &str) {
         let block = files.iter().find(|block| block.file.as_deref() == Some(name));
         &*block.unwrap_or_else(|| panic!("{document} has no {name}")).text
     };
-    let (manifest, mut main) = (file("Cargo.toml"), file("src/main.rs").to_owned());
+    let manifest = file("Cargo.toml");
     assert!(manifest.contains(dependency), "{manifest}");
     let there = format!("nabla-guest = {{ path = {:?} }}", env!("CARGO_MANIFEST_DIR"));
     let package = manifest.split("name = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-    for (number, block) in others.iter().enumerate() {
-        main += &format!("#[allow(dead_code)]\nmod other{number} {{\n{}}}\n", block.text);
+    let manifest = manifest.replace(dependency, &there).replace(package, "program");
+    let (mut programs, parts): (Vec<String>, Vec<String>) =
+        others.into_iter().map(|block| block.text).partition(|text| text.starts_with("#![no_std]"));
+    let mut main = file("src/main.rs").to_owned();
+    for (number, part) in parts.iter().enumerate() {
+        main += &format!("#[allow(dead_code)]\nmod part{number} {{\n{part}}}\n");
     }
-    let built = Program::of(
-        name,
-        &[
-            ("Cargo.toml", &manifest.replace(dependency, &there).replace(package, "program")),
-            ("build.rs", file("build.rs")),
-            ("src/main.rs", &main),
-        ],
-    );
-    built.build("release", &["--features", "nabla-guest/fs"]);
+    programs.push(main);
+    for main in programs {
+        let files = [("Cargo.toml", &*manifest), ("build.rs", file("build.rs")), ("src/main.rs", &main)];
+        let features = ["--features", "nabla-guest/fs,nabla-guest/tcpip"];
+        Program::of(name, &files).build("release", &features);
+    }
     for path in ["release/", "debug/"].iter().flat_map(|directory| text.split(directory).skip(1)) {
         let name: String = path.chars().take_while(|char| char.is_alphanumeric() || *char == '-').collect();
         assert_eq!(name, package, "{document} calls its program by another name");
