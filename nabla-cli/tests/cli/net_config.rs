@@ -69,9 +69,9 @@ fn guest_of_the_docs(directory: &Path) -> PathBuf {
     let line = manifest.lines().find(|line| line.starts_with("nabla-guest = ")).unwrap();
     let manifest = manifest.replace(line, dependency.trim_end());
     symlink(workspace(), directory.join("nabla")).unwrap();
-    let source = directory.join("cat");
+    let source = directory.join("guest");
     fs::create_dir_all(source.join("src")).unwrap();
-    fs::write(source.join("Cargo.toml"), manifest).unwrap();
+    fs::write(source.join("Cargo.toml"), &manifest).unwrap();
     fs::write(source.join("build.rs"), &documented(FIRST, "rust")[0]).unwrap();
     fs::write(source.join("src/main.rs"), &documented(TCPIP, "rust")[0]).unwrap();
     let target = target_directory().join("documented-guest");
@@ -80,7 +80,8 @@ fn guest_of_the_docs(directory: &Path) -> PathBuf {
     cargo.env("CARGO_TARGET_DIR", &target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let built: Outcome = cargo.output().unwrap().into();
     assert_eq!(built.status, 0, "{}", built.stderr);
-    target.join("release/cat")
+    let name = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).unwrap();
+    target.join("release").join(name)
 }
 
 #[test]
