@@ -1,5 +1,6 @@
 //! How a guest ended.
 
+use crate::sys::signals::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP};
 use nabla_core::abi::hvt::RING_KICK_PORT;
 use std::fmt;
 
@@ -176,15 +177,6 @@ impl ExitStatus {
         }
     }
 }
-
-pub(crate) const SIGILL: i32 = 4;
-pub(crate) const SIGTRAP: i32 = 5;
-pub(crate) const SIGBUS: i32 = 7;
-pub(crate) const SIGFPE: i32 = 8;
-pub(crate) const SIGKILL: i32 = 9;
-pub(crate) const SIGSEGV: i32 = 11;
-pub(crate) const SIGPIPE: i32 = 13;
-pub(crate) const SIGSYS: i32 = 31;
 
 /// The name of a signal, without `SIG`; `None` for real-time signals.
 #[must_use]

@@ -7,6 +7,7 @@ use crate::{
     device::{ConsoleReader, DeviceInfo, Drained},
     error::Error,
     exit::ExitStatus,
+    sys::lock,
     usage::ResourceUsage,
 };
 use nabla_core::Abi;
@@ -17,7 +18,7 @@ use rustix::{
 use std::{
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -287,8 +288,4 @@ impl AsFd for Guest {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.exit_fd()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

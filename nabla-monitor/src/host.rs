@@ -1,6 +1,6 @@
 //! What this host can do for guests, and what to do about what it cannot.
 
-use crate::sysctl;
+use crate::sys::procfs::sysctl;
 use std::{fs, io, path::Path};
 
 /// How well something that guests need works here.
@@ -147,7 +147,7 @@ fn landlock() -> Check {
 
 fn mmap_min_addr() -> Check {
     let base = nabla_core::abi::spt::MEMORY_BASE;
-    match sysctl::read("vm/mmap_min_addr") {
+    match sysctl("vm/mmap_min_addr") {
         Some(min) if min > base => Check::new(
             "mmap_min_addr",
             CheckStatus::Missing,
@@ -159,7 +159,7 @@ fn mmap_min_addr() -> Check {
 }
 
 fn memfd() -> Check {
-    match sysctl::read("vm/memfd_noexec") {
+    match sysctl("vm/memfd_noexec") {
         Some(2..) => Check::new(
             "memfd",
             CheckStatus::Limited,
@@ -171,7 +171,7 @@ fn memfd() -> Check {
 }
 
 fn overcommit() -> Check {
-    match sysctl::read("vm/overcommit_memory") {
+    match sysctl("vm/overcommit_memory") {
         Some(2) => Check::new(
             "overcommit",
             CheckStatus::Limited,

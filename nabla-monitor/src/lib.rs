@@ -60,7 +60,6 @@ mod spec;
 mod step;
 mod sys;
 mod syscall_names;
-mod sysctl;
 mod usage;
 
 #[cfg(feature = "gdb")]

@@ -1,6 +1,6 @@
 //! The steps from an opened image to a confined guest, by which a start that failed says where.
 
-use crate::sysctl;
+use crate::sys::procfs::sysctl;
 use nabla_core::{ByteSize, abi::spt};
 use rustix::io::Errno;
 use std::{fmt, io};
@@ -174,7 +174,7 @@ impl LaunchStep {
     pub(crate) fn advice(self, reason: &io::Error) -> Option<String> {
         let errno = Errno::from_raw_os_error(reason.raw_os_error()?);
         let text = match (self, errno) {
-            (Self::MapMemory(_), Errno::NOMEM) if sysctl::read("vm/overcommit_memory") == Some(2) => {
+            (Self::MapMemory(_), Errno::NOMEM) if sysctl("vm/overcommit_memory") == Some(2) => {
                 "vm.overcommit_memory is 2, so all of it must be available at once: give the guest less memory, or set it to 0 or 1"
             }
             (Self::MapMemory(_), Errno::NOMEM) => {
@@ -203,7 +203,7 @@ impl LaunchStep {
 
 /// What to do about a launcher that the kernel killed, where that is known.
 pub(crate) fn advice_when_killed() -> Option<String> {
-    let (base, min) = (spt::MEMORY_BASE, sysctl::read("vm/mmap_min_addr")?);
+    let (base, min) = (spt::MEMORY_BASE, sysctl("vm/mmap_min_addr")?);
     (min > base).then(|| {
         format!("vm.mmap_min_addr is {min}, and guests are loaded at {base}: sysctl vm.mmap_min_addr={base}")
     })

@@ -2,7 +2,13 @@
 //!
 //! Source: the kernel's `include/uapi/linux/landlock.h`; what each version of its ABI handles.
 
-use crate::sys::{self, nr};
+use crate::sys::raw::{nr, syscall};
+use linux_raw_sys::landlock::{
+    LANDLOCK_ACCESS_FS_IOCTL_DEV, LANDLOCK_ACCESS_FS_REFER, LANDLOCK_ACCESS_FS_TRUNCATE,
+    LANDLOCK_ACCESS_NET_BIND_TCP, LANDLOCK_ACCESS_NET_CONNECT_TCP, LANDLOCK_CREATE_RULESET_VERSION,
+    LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, LANDLOCK_SCOPE_SIGNAL,
+};
+use std::ptr;
 use std::sync::OnceLock;
 
 /// The version of Landlock's ABI that the running kernel has; `None` when it has none or it is switched off.
@@ -12,10 +18,9 @@ pub fn abi() -> Option<u32> {
 }
 
 fn ask_for_abi() -> Option<u32> {
-    const LANDLOCK_CREATE_RULESET_VERSION: u64 = 1;
     // SAFETY: with a null pointer and this flag, the call only returns a number.
     let result = unsafe {
-        sys::syscall(nr::LANDLOCK_CREATE_RULESET, [0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0])
+        syscall!(nr::LANDLOCK_CREATE_RULESET, ptr::null::<u8>(), 0, LANDLOCK_CREATE_RULESET_VERSION)
     };
     u32::try_from(result).ok().filter(|&abi| abi > 0)
 }
@@ -23,19 +28,24 @@ fn ask_for_abi() -> Option<u32> {
 /// `struct landlock_ruleset_attr` of a domain without any rule: what it handles, it denies.
 pub fn deny_all(abi: u32) -> Vec<u8> {
     let file_system = match abi {
-        ..=1 => (1_u64 << 13) - 1,
-        2 => (1 << 14) - 1,     // + REFER
-        3 | 4 => (1 << 15) - 1, // + TRUNCATE
-        _ => (1 << 16) - 1,     // + IOCTL_DEV
+        // Every right below the first that it does not know.
+        ..=1 => LANDLOCK_ACCESS_FS_REFER - 1,
+        2 => LANDLOCK_ACCESS_FS_TRUNCATE - 1,
+        3 | 4 => LANDLOCK_ACCESS_FS_IOCTL_DEV - 1,
+        _ => 2 * LANDLOCK_ACCESS_FS_IOCTL_DEV - 1,
     };
-    let network = if abi >= 4 { 0b11_u64 } else { 0 }; // TCP bind and connect
-    let scoped = if abi >= 6 { 0b11_u64 } else { 0 }; // abstract sockets and signals
+    let network = if abi >= 4 { LANDLOCK_ACCESS_NET_BIND_TCP | LANDLOCK_ACCESS_NET_CONNECT_TCP } else { 0 };
+    let scoped = if abi >= 6 { LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | LANDLOCK_SCOPE_SIGNAL } else { 0 };
     let fields = match abi {
         ..=3 => 1,
         4 | 5 => 2,
         _ => 3,
     };
-    [file_system, network, scoped].iter().take(fields).flat_map(|field| field.to_le_bytes()).collect()
+    [file_system, network, scoped]
+        .iter()
+        .take(fields)
+        .flat_map(|&field| u64::from(field).to_le_bytes())
+        .collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ pub mod landlock;
 pub mod namespaces;
 pub mod seccomp;
 
+use linux_raw_sys::general::{RLIMIT_CORE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_NPROC};
+
 /// Whom a guest's process runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -15,5 +17,9 @@ pub struct Identity {
 
 /// Resource limits that are set to 0 for every guest, by number: the filter denies every call that they limit, so
 /// they only matter should the filter have a hole.
-pub const RLIMITS_ZERO: [(u32, &str); 4] =
-    [(4, "core dumps"), (6, "processes"), (7, "descriptors"), (8, "locked memory")];
+pub const RLIMITS_ZERO: [(u32, &str); 4] = [
+    (RLIMIT_CORE, "core dumps"),
+    (RLIMIT_NPROC, "processes"),
+    (RLIMIT_NOFILE, "descriptors"),
+    (RLIMIT_MEMLOCK, "locked memory"),
+];

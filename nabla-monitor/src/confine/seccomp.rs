@@ -5,6 +5,7 @@
 //! of forty comparisons costs 150 us of a guest's start. Nearly all of these calls have no rule. A search tree in front
 //! finds that out with six comparisons, and lets the rest through to the chain; loading takes 40 us then.
 
+use linux_raw_sys::ptrace::BPF_MAXINSNS;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
@@ -20,8 +21,8 @@ const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
 const RETURN: u16 = 0x06;
 /// Offset of the number in `struct seccomp_data`.
 const NUMBER: u32 = 0;
-/// What the kernel takes (`BPF_MAXINSNS`).
-const LONGEST: usize = 4096;
+/// What the kernel takes.
+const LONGEST: usize = BPF_MAXINSNS as usize;
 /// So many numbers are compared one by one.
 const LEAF: usize = 2;
 
@@ -83,12 +84,11 @@ fn branch(numbers: &[u32], otherwise: u32, program: &mut BpfProgram, found: &mut
 /// Runs filters as the kernel does, for tests.
 #[cfg(test)]
 pub mod interpreter {
+    pub use linux_raw_sys::ptrace::{
+        AUDIT_ARCH_I386 as I386, AUDIT_ARCH_X86_64 as X86_64, SECCOMP_RET_ALLOW as ALLOW,
+        SECCOMP_RET_KILL_PROCESS as KILL_PROCESS,
+    };
     use seccompiler::BpfProgram;
-
-    pub const X86_64: u32 = 0xc000_003e;
-    pub const I386: u32 = 0x4000_0003;
-    pub const ALLOW: u32 = 0x7fff_0000;
-    pub const KILL_PROCESS: u32 = 0x8000_0000;
 
     /// What a filter returns for a call, and after how many instructions: classic BPF, as far as filters use it.
     pub fn run_counted(program: &BpfProgram, arch: u32, number: u32, args: [u64; 6]) -> (u32, usize) {

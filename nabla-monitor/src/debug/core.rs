@@ -3,9 +3,10 @@
 //! The file is sparse: pages of zeros are holes. It gets its name when it is complete.
 
 use super::{Debuggee, FloatRegisters, Registers, Stop};
+use linux_raw_sys::elf_uapi::{NT_PRFPREG, NT_PRPSINFO, NT_PRSTATUS};
 use nabla_core::{
     abi::PAGE_SIZE,
-    elf::{PT_LOAD, PageRange},
+    elf::{PT_LOAD, PT_NOTE, PageRange},
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,10 +16,6 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-const PT_NOTE: u32 = 4;
-const NT_PRSTATUS: u32 = 1;
-const NT_FPREGSET: u32 = 2;
-const NT_PRPSINFO: u32 = 3;
 const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 /// Bytes that are read at once.
@@ -165,7 +162,7 @@ fn notes(subject: &Subject, registers: &Registers, float: &FloatRegisters) -> Ve
     let mut notes = Vec::new();
     note(&mut notes, NT_PRSTATUS, &status(subject, registers));
     note(&mut notes, NT_PRPSINFO, &information(subject));
-    note(&mut notes, NT_FPREGSET, float.as_bytes());
+    note(&mut notes, NT_PRFPREG, float.as_bytes());
     notes
 }
 

@@ -105,7 +105,7 @@ pub enum End {
 impl End {
     /// Whether something went wrong, so that one wants to know how it came to that.
     pub fn is_crash(self) -> bool {
-        use crate::exit::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+        use crate::sys::signals::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
         match self {
             Self::Code(code) => i32::from(code) == nabla_core::abi::EXIT_ABORT,
             Self::Signal(signal) => {

@@ -3,26 +3,29 @@
 #[cfg(feature = "gdb")]
 use super::gdb;
 use super::{DebugOptions, Debuggee, End, Resume, Stop, core};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use crate::sys::{
+    event::Event,
+    lock,
+    signals::{BlockedSignals, SIGABRT},
+};
+use rustix::event::{PollFd, PollFlags, poll};
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
 };
 
-const SIGABRT: i32 = 6;
-
 #[derive(Debug)]
 pub(super) struct Channel {
     /// Readable when there are requests.
-    request: OwnedFd,
+    request: Event,
     /// Readable when nobody needs the thread any more.
-    closing: OwnedFd,
+    closing: Event,
     requests: Mutex<Requests>,
     /// What became of the core at the end.
     core: Mutex<Option<io::Result<PathBuf>>>,
@@ -60,12 +63,11 @@ impl DebugThread {
         mut guest: D,
         prepare: impl FnOnce(&mut D) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
-        let request = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let closing = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let (request, closing) = (Event::new()?, Event::new()?);
         let shared =
             Arc::new(Channel { request, closing, requests: Mutex::default(), core: Mutex::new(None) });
         let (name, theirs) = (name.to_owned(), Arc::clone(&shared));
-        let blocked = crate::sys::BlockedSignals::all_but_setxid();
+        let blocked = BlockedSignals::all_but_setxid();
         let thread = thread::Builder::new().name("debug".to_owned()).spawn(move || {
             let prepared = prepare(&mut guest);
             Task { options, name, pid, guest: Box::new(guest), shared: theirs, dumped: false }.run(prepared);
@@ -83,7 +85,7 @@ impl DebugThread {
         }
         requests.waiting.push(Request { directory: directory.to_owned(), answer });
         drop(requests);
-        rustix::io::write(&self.shared.request, &1_u64.to_ne_bytes())?;
+        self.shared.request.set();
         result.recv().unwrap_or_else(|_| Err(ended()))
     }
 
@@ -95,7 +97,7 @@ impl DebugThread {
 
     fn join(&mut self) {
         // A debugger that says nothing is not waited for.
-        let _ = rustix::io::write(&self.shared.closing, &1_u64.to_ne_bytes());
+        self.shared.closing.set();
         if let Some(thread) = self.thread.take()
             && self.owner == std::process::id()
         {
@@ -165,7 +167,7 @@ impl Task {
 
     /// Readable when nobody needs this any more.
     #[cfg(feature = "gdb")]
-    pub(super) fn closing(&self) -> io::Result<OwnedFd> {
+    pub(super) fn closing(&self) -> io::Result<std::os::fd::OwnedFd> {
         self.shared.closing.try_clone()
     }
 
@@ -182,7 +184,7 @@ impl Task {
             let core = self.dump(&directory, signal);
             *lock(&self.shared.core) = Some(core);
         }
-        let _ = rustix::io::read(&self.shared.request, &mut [0; 8]);
+        self.shared.request.clear();
         let waiting = std::mem::take(&mut lock(&self.shared.requests).waiting);
         if waiting.is_empty() {
             return Ok(stop);
@@ -208,8 +210,4 @@ impl Task {
         let subject = core::Subject { name: self.name.clone(), pid: self.pid, signal };
         core::write(directory, &subject, &mut *self.guest)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,6 @@
 //! Where a guest's output goes.
 
+use crate::sys::lock;
 use rustix::{
     event::epoll,
     fs::OFlags,
@@ -13,7 +14,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex},
     thread,
 };
 
@@ -162,8 +163,7 @@ pub(crate) struct Consoles(Mutex<Option<ConsolePoller>>);
 impl Consoles {
     /// Passes on what can be read to the writer, from now on.
     pub fn feed(&self, reader: OwnedFd, writer: Box<dyn Write + Send>) -> io::Result<Drained> {
-        // What is inside is consistent after every statement.
-        let mut poller = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut poller = lock(&self.0);
         match &*poller {
             Some(poller) => poller.add(reader, writer),
             None => poller.insert(ConsolePoller::new()?).add(reader, writer),
@@ -178,13 +178,13 @@ pub(crate) struct Drained(Arc<(Mutex<bool>, Condvar)>);
 impl Drained {
     pub fn wait(&self) {
         let (done, changed) = &*self.0;
-        let done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = lock(done);
         drop(changed.wait_while(done, |done| !*done));
     }
 
     fn set(&self) {
         let (done, changed) = &*self.0;
-        *done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(done) = true;
         changed.notify_all();
     }
 }
@@ -229,7 +229,7 @@ impl ConsolePoller {
         let drained = Drained::default();
         let key = u64::from(reader.as_raw_fd().cast_unsigned());
         let sink = Sink { reader, writer: Some(writer), drained: drained.clone() };
-        let mut sinks = self.0.lock();
+        let mut sinks = lock(&self.0.sinks);
         epoll::add(&self.0.set, &sink.reader, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
         sinks.open.insert(key, Arc::new(Mutex::new(sink)));
         if !sinks.running {
@@ -242,10 +242,6 @@ impl ConsolePoller {
 }
 
 impl Poll {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Sinks> {
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run(&self) {
         let mut buffer = vec![0; 64 << 10];
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
@@ -255,36 +251,32 @@ impl Poll {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "consoles can no longer be read");
-                    let mut sinks = self.lock();
+                    let mut sinks = lock(&self.sinks);
                     sinks.running = false;
-                    sinks.open.drain().for_each(|(_, sink)| lock_sink(&sink).drained.set());
+                    sinks.open.drain().for_each(|(_, sink)| lock(&sink).drained.set());
                     return;
                 }
             }
             for event in &events {
                 let key = event.data.u64();
-                let Some(sink) = self.lock().open.get(&key).cloned() else { continue };
-                let mut sink = lock_sink(&sink);
+                let Some(sink) = lock(&self.sinks).open.get(&key).cloned() else { continue };
+                let mut sink = lock(&sink);
                 if !sink.pump(&mut buffer) {
                     // Removed from the table before its number can be used again by another pipe.
-                    let mut sinks = self.lock();
+                    let mut sinks = lock(&self.sinks);
                     let _ = epoll::delete(&self.set, &sink.reader);
                     sinks.open.remove(&key);
                     sink.writer = None;
                     sink.drained.set();
                 }
             }
-            let mut sinks = self.lock();
+            let mut sinks = lock(&self.sinks);
             if sinks.open.is_empty() {
                 sinks.running = false;
                 return;
             }
         }
     }
-}
-
-fn lock_sink(sink: &Arc<Mutex<Sink>>) -> std::sync::MutexGuard<'_, Sink> {
-    sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink {

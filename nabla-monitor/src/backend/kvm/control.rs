@@ -6,19 +6,18 @@
 //! installed, and a signal that comes too early makes the next `KVM_RUN` return at once.
 
 use super::inspect::Port;
-use crate::{exit::HypercallMistake, sys};
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    io::Errno,
+use crate::{
+    exit::HypercallMistake,
+    sys::{event::Event, lock, signals},
 };
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 /// The signal: a real-time one that nothing is known to use. The C library hands out 34 to 64.
-pub const KICK: u32 = 63;
+pub const KICK: i32 = 63;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
@@ -32,7 +31,7 @@ enum Wanted {
 pub struct Control {
     state: Mutex<State>,
     changed: Condvar,
-    wake: OwnedFd,
+    wake: Event,
     /// Where it stands still for those who look into the guest.
     pub port: Port,
 }
@@ -51,9 +50,13 @@ struct State {
 
 impl Control {
     pub fn new() -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let state = State { wanted: Wanted::Run, paused: false, thread: None, ended: false, mistake: None };
-        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), wake, port: Port::new()? })
+        Ok(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            wake: Event::new()?,
+            port: Port::new()?,
+        })
     }
 
     /// Readable when the thread should [attend](Self::attend).
@@ -99,9 +102,8 @@ impl Control {
     /// Takes back what has woken the calling thread, which looks at everything that may be wanted after this, and not
     /// before.
     pub fn clear_kick(&self) {
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&self.wake, &mut counter);
-        consume_kick();
+        self.wake.clear();
+        signals::take_pending(KICK);
     }
 
     /// Ends the guest. Does not wait for it.
@@ -159,34 +161,14 @@ impl Control {
     }
 
     fn kick(&self, state: &State) {
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        self.wake.set();
         let Some(thread) = state.thread else { return };
-        const TGKILL: u64 = 234;
-        let process = rustix::process::getpid().as_raw_nonzero().get();
-        let number = |id: i32| u64::from(id.cast_unsigned());
         // SAFETY: the signal goes to a thread of this program that has it blocked and has not ended: it takes
         // the lock, which is held here, before it does.
-        unsafe { sys::syscall(TGKILL, [number(process), number(thread), u64::from(KICK), 0, 0, 0]) };
+        unsafe { signals::send_to_thread(thread, KICK) };
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What is inside is consistent after every statement.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Takes a pending kick, if there is one, so that it does not stop the next run.
-fn consume_kick() {
-    const RT_SIGTIMEDWAIT: u64 = 128;
-    let set = 1_u64 << (KICK - 1);
-    let zero = [0_u64; 2];
-    loop {
-        // SAFETY: the set has 8 bytes, the time 16; where the signal's description goes is null.
-        let result = unsafe {
-            sys::syscall(RT_SIGTIMEDWAIT, [sys::address_of(&set), 0, sys::address_of(&zero), 8, 0, 0])
-        };
-        if sys::check(result) != Err(Errno::INTR) && result != i64::from(KICK) {
-            return;
-        }
+        lock(&self.state)
     }
 }

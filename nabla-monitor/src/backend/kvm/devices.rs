@@ -4,7 +4,7 @@
 use super::{control::Control, counters::Tally};
 use crate::{
     device::{Access, Attached},
-    sys::{self, nr},
+    sys::raw::{check, nr, syscall},
 };
 use nabla_core::abi::hvt::{R_AGAIN, R_EUNSPEC, R_OK};
 use rustix::{
@@ -15,6 +15,7 @@ use rustix::{
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    ptr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,9 +27,6 @@ const WAKE: u64 = u64::MAX;
 const CONSOLE_CHUNK: usize = 4096;
 /// The most that is moved between two looks at who wants something of the guest.
 pub const PART: usize = 1 << 20;
-/// `epoll_pwait2`, which counts nanoseconds, since Linux 5.11.
-pub const EPOLL_PWAIT2: u64 = 441;
-pub const EPOLL_PWAIT: u64 = 281;
 
 /// `struct epoll_event`, which is packed: what happened, and the two halves of the data.
 type Event = [u32; 3];
@@ -239,20 +237,19 @@ impl Devices {
     fn epoll(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         self.events.clear();
         let spare = self.events.spare_capacity_mut();
-        let (set, room) = (u64::from(self.waitset.as_raw_fd().cast_unsigned()), spare.len() as u64);
-        let buffer = spare.as_mut_ptr() as u64;
+        let (set, room, buffer) = (self.waitset.as_raw_fd(), spare.len() as u64, spare.as_mut_ptr());
         let result = if self.precise_wait {
+            // This one counts nanoseconds; since Linux 5.11.
             let spec = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
-            let spec = spec.as_ref().map_or(0, sys::address_of);
+            let spec = spec.as_ref().map_or(ptr::null(), ptr::from_ref);
             // SAFETY: there is room for that many events at `buffer`, and `spec` is null or a timespec.
-            sys::check(unsafe { sys::syscall(EPOLL_PWAIT2, [set, buffer, room, spec, 0, 0]) })
+            check(unsafe { syscall!(nr::EPOLL_PWAIT2, set, buffer, room, spec) })
         } else {
             // Rounded up: a guest may be told late that time is over, and never early.
             let millis =
                 timeout.map_or(-1, |t| i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
-            let millis = u64::from(millis.cast_unsigned());
             // SAFETY: there is room for that many events at `buffer`.
-            sys::check(unsafe { sys::syscall(EPOLL_PWAIT, [set, buffer, room, millis, 0, 0]) })
+            check(unsafe { syscall!(nr::EPOLL_PWAIT, set, buffer, room, millis) })
         };
         match result {
             Err(Errno::NOSYS) if self.precise_wait => {
@@ -305,18 +302,17 @@ pub fn receive(net: BorrowedFd<'_>, buffer: &VolatileSlice<'_>) -> (i32, u64) {
 }
 
 fn transfer(
-    number: u64,
+    number: u32,
     descriptor: BorrowedFd<'_>,
     bytes: &VolatileSlice<'_>,
     offset: u64,
 ) -> Result<usize, Errno> {
     let guard = bytes.ptr_guard_mut();
-    let fd = u64::from(descriptor.as_raw_fd().cast_unsigned());
     // SAFETY: the slice lies in guest memory, which lives as long as its borrow; nothing in this program takes
     // references to it, so the kernel may read and write it like the guest's processor does.
     let result =
-        unsafe { sys::syscall(number, [fd, guard.as_ptr() as u64, bytes.len() as u64, offset, 0, 0]) };
-    sys::check(result).map(|count| usize::try_from(count).unwrap_or(0))
+        unsafe { syscall!(number, descriptor.as_raw_fd(), guard.as_ptr(), bytes.len() as u64, offset) };
+    check(result).map(|count| usize::try_from(count).unwrap_or(0))
 }
 
 /// Reads at an offset into guest memory. May read less.
@@ -326,8 +322,7 @@ pub fn pread(descriptor: impl AsFd, bytes: &VolatileSlice<'_>, offset: u64) -> R
 
 /// Writes at an offset from guest memory. May write less.
 pub fn pwrite(descriptor: impl AsFd, bytes: &VolatileSlice<'_>, offset: u64) -> Result<usize, Errno> {
-    const PWRITE64: u64 = 18;
-    transfer(PWRITE64, descriptor.as_fd(), bytes, offset)
+    transfer(nr::PWRITE64, descriptor.as_fd(), bytes, offset)
 }
 
 /// Reads into guest memory.

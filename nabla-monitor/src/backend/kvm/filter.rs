@@ -1,30 +1,59 @@
 //! The walls around the thread that runs a guest: no new privileges, a Landlock domain without any right, and a
 //! system call filter with pinned descriptors. The host program's other threads are untouched.
 
-use super::devices::{DeviceDescriptors, EPOLL_PWAIT, EPOLL_PWAIT2};
+use super::devices::DeviceDescriptors;
 use crate::{
     confine::{
         landlock,
         seccomp::{self, Rules},
     },
-    sys::{self, nr},
+    sys::{
+        own_pid,
+        raw::{check, nr, syscall},
+    },
 };
+use kvm_bindings::{KVMIO, kvm_debugregs, kvm_regs, kvm_sregs, kvm_xsave};
+use linux_raw_sys::general::PROT_EXEC;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpArgLen::Qword, SeccompCmpOp,
     SeccompCondition, SeccompRule,
 };
 use std::{io, os::fd::RawFd};
+use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
 
-const KVM_RUN: u64 = 0xae80;
-const KVM_GET_REGS: u64 = 0x8090_ae81;
-const KVM_GET_SREGS: u64 = 0x8138_ae83;
-/// For those who look into the guest.
-const KVM_GET_XSAVE: u64 = 0x9000_aea4;
-const KVM_SET_XSAVE: u64 = 0x5000_aea5;
-const KVM_GET_DEBUGREGS: u64 = 0x8080_aea1;
-const KVM_SET_DEBUGREGS: u64 = 0x4080_aea2;
-const TGKILL: u64 = 234;
-const LOOK: [u64; 4] = [KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS];
+ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
+ioctl_ior_nr!(KVM_GET_REGS, KVMIO, 0x81, kvm_regs);
+ioctl_ior_nr!(KVM_GET_SREGS, KVMIO, 0x83, kvm_sregs);
+ioctl_ior_nr!(KVM_GET_XSAVE, KVMIO, 0xa4, kvm_xsave);
+ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
+ioctl_ior_nr!(KVM_GET_DEBUGREGS, KVMIO, 0xa1, kvm_debugregs);
+ioctl_iow_nr!(KVM_SET_DEBUGREGS, KVMIO, 0xa2, kvm_debugregs);
+
+/// What the thread asks of its processor; all but the first three for those who look into the guest.
+fn requests() -> [u64; 7] {
+    [
+        KVM_RUN(),
+        KVM_GET_REGS(),
+        KVM_GET_SREGS(),
+        KVM_GET_XSAVE(),
+        KVM_SET_XSAVE(),
+        KVM_GET_DEBUGREGS(),
+        KVM_SET_DEBUGREGS(),
+    ]
+}
+
+/// By which every thread takes over a changed identity; and `getpid`, by which the signal's handler makes sure of its
+/// sender.
+const SET_IDENTITY: [u32; 8] = [
+    nr::SETUID,
+    nr::SETGID,
+    nr::SETREUID,
+    nr::SETREGID,
+    nr::SETGROUPS,
+    nr::SETRESUID,
+    nr::SETRESGID,
+    nr::GETPID,
+];
 
 /// The descriptors that the thread uses.
 #[derive(Debug, Clone)]
@@ -42,29 +71,8 @@ pub struct FilterConfig {
     pub devices: DeviceDescriptors,
 }
 
-/// Numbers of system calls that have none in [`nr`].
-mod extra {
-    pub const POLL: u64 = 7;
-    pub const IOCTL: u64 = 16;
-    pub const BRK: u64 = 12;
-    pub const PWRITE64: u64 = 18;
-    pub const SCHED_YIELD: u64 = 24;
-    pub const MINCORE: u64 = 27;
-    pub const GETRUSAGE: u64 = 98;
-    pub const RT_SIGTIMEDWAIT: u64 = 128;
-    pub const SIGALTSTACK: u64 = 131;
-    pub const CLOCK_GETTIME: u64 = 228;
-    pub const RT_SIGRETURN: u64 = 15;
-    /// `setuid`, `setgid`, `setreuid`, `setregid`, `setgroups`, `setresuid`, `setresgid`; and `getpid`, by which the
-    /// signal's handler makes sure of its sender.
-    pub const SET_IDENTITY: [u64; 8] = [105, 106, 113, 114, 116, 117, 119, 39];
-}
-
 /// What every thread needs: to wait, to give memory back, to end.
 pub fn always_allowed() -> Rules {
-    use extra::{
-        BRK, CLOCK_GETTIME, GETRUSAGE, MINCORE, POLL, RT_SIGRETURN, RT_SIGTIMEDWAIT, SCHED_YIELD, SIGALTSTACK,
-    };
     let numbers = [
         nr::MUNMAP,
         nr::MADVISE,
@@ -72,19 +80,19 @@ pub fn always_allowed() -> Rules {
         nr::EXIT,
         nr::RT_SIGPROCMASK,
         nr::PPOLL,
-        POLL,
-        BRK,
-        SCHED_YIELD,
-        MINCORE,
-        GETRUSAGE,
-        RT_SIGRETURN,
-        RT_SIGTIMEDWAIT,
-        SIGALTSTACK,
-        CLOCK_GETTIME,
+        nr::POLL,
+        nr::BRK,
+        nr::SCHED_YIELD,
+        nr::MINCORE,
+        nr::GETRUSAGE,
+        nr::RT_SIGRETURN,
+        nr::RT_SIGTIMEDWAIT,
+        nr::SIGALTSTACK,
+        nr::CLOCK_GETTIME,
     ];
     // When the host program changes its user, the C library makes every thread do so, and aborts the program if one
     // cannot. The thread has no new privileges to gain by it.
-    numbers.into_iter().chain(extra::SET_IDENTITY).map(|number| (number.cast_signed(), Vec::new())).collect()
+    numbers.into_iter().chain(SET_IDENTITY).map(|number| (number.into(), Vec::new())).collect()
 }
 
 /// Any of these descriptors as first argument.
@@ -99,8 +107,7 @@ pub fn is(index: u8, value: u64) -> Result<SeccompCondition, seccompiler::Backen
 
 /// Memory that is not to be executed as third argument.
 pub fn not_executable() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    const PROT_EXEC: u64 = 4;
-    let masked = SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?;
+    let masked = SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(PROT_EXEC.into()), 0)?;
     Ok(vec![SeccompRule::new(vec![masked])?])
 }
 
@@ -115,30 +122,29 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
     let DeviceDescriptors { console, waitset, blocks, nets } = &config.devices;
     let joined = |parts: &[&[RawFd]]| parts.concat();
     let vcpu = u64::from(config.vcpu.cast_unsigned());
-    let requests = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
+    let requests = requests()
         .into_iter()
-        .chain(LOOK)
         .map(|request| SeccompRule::new(vec![is(0, vcpu)?, is(1, request)?]))
         .collect::<Result<_, _>>()?;
     let kick = config.kick.as_slice();
     let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], blocks, nets, kick].concat();
     let mut rules = always_allowed();
     for (number, rule) in [
-        (extra::IOCTL, requests),
+        (nr::IOCTL, requests),
         (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
         (nr::WRITE, on(&joined(&[nets, kick, &[*console, config.exit, config.look]]))?),
-        (EPOLL_PWAIT, on(&[*waitset])?),
-        (EPOLL_PWAIT2, on(&[*waitset])?),
+        (nr::EPOLL_PWAIT, on(&[*waitset])?),
+        (nr::EPOLL_PWAIT2, on(&[*waitset])?),
         (nr::CLOSE, on(&used)?),
         (nr::MMAP, not_executable()?),
         (nr::MPROTECT, not_executable()?),
     ] {
-        rules.insert(number.cast_signed(), rule);
+        rules.insert(number.into(), rule);
     }
     // A call without a rule would be allowed with any descriptor, so it is left out.
     if !blocks.is_empty() {
-        rules.insert(nr::PREAD64.cast_signed(), on(blocks)?);
-        rules.insert(extra::PWRITE64.cast_signed(), on(blocks)?);
+        rules.insert(nr::PREAD64.into(), on(blocks)?);
+        rules.insert(nr::PWRITE64.into(), on(blocks)?);
     }
     finish(rules)
 }
@@ -154,35 +160,34 @@ pub fn build_for_network(config: &FilterConfig) -> Result<BpfProgram, seccompile
         (nr::CLOSE, on(&[nets, kick].concat())?),
         (nr::MMAP, not_executable()?),
         (nr::MPROTECT, not_executable()?),
-        (TGKILL, vec![own_kick()?]),
+        (nr::TGKILL, vec![own_kick()?]),
     ] {
-        rules.insert(number.cast_signed(), rule);
+        rules.insert(number.into(), rule);
     }
     finish(rules)
 }
 
 /// The signal by which threads of this program are woken.
 fn own_kick() -> Result<SeccompRule, seccompiler::BackendError> {
-    let process = u64::from(rustix::process::getpid().as_raw_nonzero().get().cast_unsigned());
-    SeccompRule::new(vec![is(0, process)?, is(2, u64::from(super::control::KICK))?])
+    let number = |value: i32| u64::from(value.cast_unsigned());
+    SeccompRule::new(vec![is(0, number(own_pid()))?, is(2, number(super::control::KICK))?])
 }
 
 /// For the thread that waits for the guest in a program that is there for nothing else: it waits, ends the guest, prints
 /// and exits.
 pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
     const STANDARD: [RawFd; 3] = [0, 1, 2];
-    const EXIT_GROUP: u64 = 231;
     let mut rules = always_allowed();
     for (number, rule) in [
         (nr::WRITE, on(&[&STANDARD[..], &[config.exit, config.wake, config.look]].concat())?),
         (nr::MMAP, not_executable()?),
         (nr::MPROTECT, not_executable()?),
-        (TGKILL, vec![own_kick()?]),
+        (nr::TGKILL, vec![own_kick()?]),
         // Everything that it closes is its own, and nothing can be opened any more.
         (nr::CLOSE, Vec::new()),
-        (EXIT_GROUP, Vec::new()),
+        (nr::EXIT_GROUP, Vec::new()),
     ] {
-        rules.insert(number.cast_signed(), rule);
+        rules.insert(number.into(), rule);
     }
     finish(rules)
 }
@@ -199,15 +204,14 @@ pub fn confine_thread(program: &BpfProgram, landlock_abi: Option<u32>) -> io::Re
     rustix::thread::set_no_new_privs(true)?;
     if let Some(abi) = landlock_abi {
         let attributes = landlock::deny_all(abi);
-        let (address, size) = (attributes.as_ptr() as u64, attributes.len() as u64);
+        let (address, size) = (attributes.as_ptr(), attributes.len() as u64);
         // SAFETY: the attributes are as many bytes as is said, and are only read.
-        let ruleset = unsafe { sys::syscall(nr::LANDLOCK_CREATE_RULESET, [address, size, 0, 0, 0, 0]) };
-        let ruleset = sys::check(ruleset)?;
+        let ruleset = check(unsafe { syscall!(nr::LANDLOCK_CREATE_RULESET, address, size, 0) })?;
         // SAFETY: restricts the calling thread, which has no more files to open.
-        let result = unsafe { sys::syscall(nr::LANDLOCK_RESTRICT_SELF, [ruleset, 0, 0, 0, 0, 0]) };
+        let result = unsafe { syscall!(nr::LANDLOCK_RESTRICT_SELF, ruleset, 0) };
         // SAFETY: the descriptor was made above and is used by nobody else.
-        unsafe { sys::syscall(nr::CLOSE, [ruleset, 0, 0, 0, 0, 0]) };
-        sys::check(result)?;
+        unsafe { syscall!(nr::CLOSE, ruleset) };
+        check(result)?;
     }
     seccompiler::apply_filter(program).map_err(io::Error::other)
 }
@@ -223,9 +227,9 @@ mod tests {
     }
 
     /// Whether the filter allows a call; otherwise it fails with EPERM.
-    fn allows(program: &BpfProgram, number: u64, args: [u64; 6]) -> bool {
+    fn allows(program: &BpfProgram, number: u32, args: [u64; 6]) -> bool {
         const EPERM: u32 = 0x0005_0001;
-        let action = run(program, X86_64, u32::try_from(number).unwrap(), args);
+        let action = run(program, X86_64, number, args);
         assert!(action == ALLOW || action == EPERM, "{action:#x}");
         action == ALLOW
     }
@@ -237,9 +241,9 @@ mod tests {
             (nr::READ, &[8, 30][..]),
             (nr::WRITE, &[1, 5, 11, 12, 30]),
             (nr::PREAD64, &[20, 21]),
-            (extra::PWRITE64, &[20, 21]),
-            (EPOLL_PWAIT, &[9]),
-            (EPOLL_PWAIT2, &[9]),
+            (nr::PWRITE64, &[20, 21]),
+            (nr::EPOLL_PWAIT, &[9]),
+            (nr::EPOLL_PWAIT2, &[9]),
             (nr::CLOSE, &[1, 6, 7, 8, 9, 12, 20, 21, 30]),
         ] {
             let found: Vec<u64> =
@@ -251,18 +255,21 @@ mod tests {
     #[test]
     fn the_processor_can_be_run_and_looked_at_and_no_more() {
         let program = build(&config()).unwrap();
-        for request in [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS].into_iter().chain(LOOK) {
-            assert!(allows(&program, extra::IOCTL, [7, request, 0, 0, 0, 0]));
+        // As a kernel's header has them.
+        let known = [0xae80, 0x8090_ae81, 0x8138_ae83, 0x9000_aea4, 0x5000_aea5, 0x8080_aea1, 0x4080_aea2];
+        assert_eq!(requests(), known);
+        for request in known {
+            assert!(allows(&program, nr::IOCTL, [7, request, 0, 0, 0, 0]));
         }
         for (fd, request) in [
-            (6, KVM_RUN),
+            (6, KVM_RUN()),
             (7, 0x4020_ae46),
             (7, 0x4090_ae82),
             (7, 0x4138_ae84),
             (30, 0x4004_54ca),
             (1, 0x5412),
         ] {
-            assert!(!allows(&program, extra::IOCTL, [fd, request, 0, 0, 0, 0]), "{fd} {request:#x}");
+            assert!(!allows(&program, nr::IOCTL, [fd, request, 0, 0, 0, 0]), "{fd} {request:#x}");
         }
     }
 

@@ -5,11 +5,11 @@
 
 use super::memory::GuestMemory;
 use crate::debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Registers, Resume, Stop};
+use crate::sys::{event::Event, lock};
 use nabla_core::elf::PageRange;
-use rustix::event::{EventfdFlags, eventfd};
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -21,7 +21,7 @@ use std::{
 pub struct Port {
     state: Mutex<State>,
     changed: Condvar,
-    event: OwnedFd,
+    event: Event,
     /// Somebody wants the guest to stop.
     interrupt: AtomicBool,
 }
@@ -65,11 +65,10 @@ pub struct Order {
 
 impl Port {
     pub fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             state: Mutex::default(),
             changed: Condvar::new(),
-            event,
+            event: Event::new()?,
             interrupt: AtomicBool::new(false),
         })
     }
@@ -130,11 +129,11 @@ impl Port {
     }
 
     fn tell(&self) {
-        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        self.event.set();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -236,7 +235,7 @@ impl Debuggee for Inspector {
     fn stop(&mut self) -> io::Result<Option<Stop>> {
         let port = self.port();
         let state = port.lock();
-        let _ = rustix::io::read(&port.event, &mut [0; 8]);
+        port.event.clear();
         let stop = state.stop;
         drop(state);
         if matches!(stop, Some(Stop::Ended(_))) {

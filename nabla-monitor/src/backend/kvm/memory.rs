@@ -1,6 +1,8 @@
 //! Guest memory, and what a guest may do with each part of it.
 
 use super::{arch, devices, reservation::Reservation};
+use crate::sys::raw::{check, nr, syscall};
+use linux_raw_sys::general::{MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE};
 use nabla_core::{Image, Permissions, abi::PAGE_SIZE, elf::PageRange};
 use std::{fmt, io, ops::Range, os::fd::AsFd};
 use vm_memory::{
@@ -9,11 +11,8 @@ use vm_memory::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What the view is told of its mapping; it maps nothing itself.
-const PROT_READ: i32 = 1;
-const PROT_WRITE: i32 = 2;
-const MAP_PRIVATE: i32 = 2;
-const MAP_ANONYMOUS: i32 = 0x20;
-const MAP_NORESERVE: i32 = 0x4000;
+const PROTECTION: i32 = (PROT_READ | PROT_WRITE).cast_signed();
+const MAPPING: i32 = (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE).cast_signed();
 
 /// What is to be done with memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +66,8 @@ impl GuestMemory {
         let length = size.checked_add(options.behind).ok_or(io::ErrorKind::OutOfMemory)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let space = Reservation::new(length)?;
-        let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
         // SAFETY: the range is that of the reservation, which lives as long as the view.
-        let region = unsafe { MmapRegion::build_raw(space.memory(), length, protection, flags) };
+        let region = unsafe { MmapRegion::build_raw(space.memory(), length, PROTECTION, MAPPING) };
         let region = GuestRegionMmap::new(region.map_err(io::Error::other)?, GuestAddress(0));
         let mapping = GuestMemoryMmap::from_regions(vec![region.ok_or(io::ErrorKind::InvalidInput)?])
             .map_err(io::Error::other)?;
@@ -238,7 +236,6 @@ impl GuestMemory {
 
     /// Bytes of a part (of whole pages) that are in use.
     fn resident_in(&self, part: Range<u64>) -> io::Result<u64> {
-        const MINCORE: u64 = 27;
         const CHUNK: u64 = 64 << 20;
         let mut used = 0;
         // One byte for each page.
@@ -248,10 +245,7 @@ impl GuestMemory {
             let length = CHUNK.min(part.end.min(self.length()) - offset);
             let address = self.host_address() as u64 + offset;
             // SAFETY: the range is within the mapping that `self` owns, and `pages` has a byte for each of its pages.
-            let result = unsafe {
-                crate::sys::syscall(MINCORE, [address, length, pages.as_mut_ptr() as u64, 0, 0, 0])
-            };
-            crate::sys::check(result)?;
+            check(unsafe { syscall!(nr::MINCORE, address, length, pages.as_mut_ptr()) })?;
             let count = usize::try_from(length / PAGE_SIZE).unwrap_or(0);
             used += pages.iter().take(count).map(|page| u64::from(page & 1)).sum::<u64>() * PAGE_SIZE;
             offset += length;

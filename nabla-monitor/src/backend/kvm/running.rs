@@ -16,28 +16,31 @@ use crate::{
     counters::Counters,
     debug::{DebugThread, Debuggee, End, core, thread as debug_thread},
     error::Error,
-    exit::{ExitStatus, SIGKILL},
+    exit::ExitStatus,
     step::LaunchStep,
-    sys,
+    sys::{
+        event::Event,
+        lock, own_pid,
+        procfs::Stat,
+        raw::{check, nr, syscall},
+        signals::{BlockedSignals, SIGKILL},
+        usage::of_this_thread,
+    },
     usage::ResourceUsage,
-};
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    io::Errno,
 };
 use seccompiler::BpfProgram;
 use std::{
-    fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    io,
+    num::NonZeroU64,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicI32, Ordering::Relaxed},
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 /// Enough for the loop; what is not touched is not used.
@@ -76,7 +79,7 @@ pub(super) struct Setting<'a> {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub control: Control,
-    exit: OwnedFd,
+    exit: Event,
     pub tally: Arc<Tally>,
     /// The thread that serves the network ring, 0 when there is none.
     pub network: AtomicI32,
@@ -91,24 +94,19 @@ struct Ending {
 
 impl Shared {
     pub fn new(tally: Arc<Tally>) -> io::Result<Self> {
-        let exit = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let control = Control::new()?;
+        let (control, exit) = (Control::new()?, Event::new()?);
         Ok(Self { control, exit, tally, network: AtomicI32::new(0), ending: Mutex::new(None) })
     }
 
     pub fn exit_descriptor(&self) -> RawFd {
-        self.exit.as_raw_fd()
+        self.exit.as_fd().as_raw_fd()
     }
 
     fn finish(&self, result: Result<ExitStatus, String>, usage: ResourceUsage) {
         *lock(&self.ending) = Some(Ending { result, usage });
         self.control.leave();
-        let _ = rustix::io::write(&self.exit, &1_u64.to_ne_bytes());
+        self.exit.set();
     }
-}
-
-fn own_pid() -> i32 {
-    rustix::process::getpid().as_raw_nonzero().get()
 }
 
 impl KvmGuest {
@@ -144,7 +142,7 @@ impl KvmGuest {
         }
         let theirs = Arc::clone(&shared);
         // The thread runs no handler of the host program, and takes no signal from those who wait for one.
-        let blocked = sys::BlockedSignals::all_but_setxid();
+        let blocked = BlockedSignals::all_but_setxid();
         let dedicated = keeper.is_some();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             theirs.control.enter();
@@ -188,9 +186,8 @@ impl KvmGuest {
 }
 
 fn prepare_thread(filter: &BpfProgram, landlock_abi: Option<u32>) -> io::Result<()> {
-    const PR_SET_TIMERSLACK: u64 = 29;
-    // SAFETY: changes only how exactly the calling thread is woken from its waits.
-    unsafe { sys::syscall(sys::nr::PRCTL, [PR_SET_TIMERSLACK, 1, 0, 0, 0, 0]) };
+    // So that it is woken from its waits as exactly as possible.
+    let _ = rustix::thread::set_current_timer_slack(Some(NonZeroU64::MIN));
     filter::confine_thread(filter, landlock_abi)
 }
 
@@ -203,34 +200,13 @@ fn run(mut vcpu: Vcpu, shared: &Shared) -> Machine {
         Err(_) => Err("the monitor failed while it served the guest".to_owned()),
     };
     let network = vcpu.end_network();
-    let usage = thread_usage(vcpu.resident()).and(network);
+    let usage = ResourceUsage { max_resident: vcpu.resident(), ..of_this_thread() }.and(network);
     let end = result.as_ref().map_or(End::Signal(SIGKILL), |status| end_of(*status));
     // Disks are closed, and with that unlocked, before anybody hears of the end.
     let machine = vcpu.into_machine();
     shared.finish(result, usage);
     shared.control.port.end(end);
     machine
-}
-
-/// What the calling thread has used.
-pub(super) fn thread_usage(max_resident: u64) -> ResourceUsage {
-    const GETRUSAGE: u64 = 98;
-    const RUSAGE_THREAD: u64 = 1;
-    // `struct rusage`: two times of two words each, then fourteen counters.
-    let mut usage = [0_i64; 18];
-    // SAFETY: the buffer has the size of a rusage.
-    unsafe { sys::syscall(GETRUSAGE, [RUSAGE_THREAD, usage.as_mut_ptr() as u64, 0, 0, 0, 0]) };
-    let time = |seconds: i64, micros: i64| {
-        Duration::from_secs(seconds.unsigned_abs()) + Duration::from_micros(micros.unsigned_abs())
-    };
-    ResourceUsage {
-        user_time: time(usage[0], usage[1]),
-        system_time: time(usage[2], usage[3]),
-        max_resident,
-        resident: 0,
-        minor_faults: usage[8].unsigned_abs(),
-        major_faults: usage[9].unsigned_abs(),
-    }
 }
 
 impl Running for KvmGuest {
@@ -266,9 +242,7 @@ impl Running for KvmGuest {
             return Ok(ending.usage);
         }
         let Some(thread) = self.shared.control.thread() else { return Ok(ResourceUsage::default()) };
-        let of = |thread| {
-            fs::read_to_string(format!("/proc/self/task/{thread}/stat")).map(|stat| parse_stat(&stat))
-        };
+        let of = |thread: i32| Stat::of(format_args!("self/task/{thread}")).map(|stat| stat.usage);
         let resident = self.memory.upgrade().map_or(Ok(0), |memory| memory.resident())?;
         let network = match self.shared.network.load(Relaxed) {
             0 => ResourceUsage::default(),
@@ -283,7 +257,6 @@ impl Running for KvmGuest {
     }
 
     fn confine_program(&self) -> io::Result<()> {
-        let cannot_close = |errno: Errno| -> io::Error { errno.into() };
         let mut kept = filter::descriptors(&self.filter);
         kept.extend([0, 1, 2]);
         kept.extend(self.keeper.iter().flat_map(Keeper::descriptors));
@@ -296,9 +269,8 @@ impl Running for KvmGuest {
             // The last range has no end of its own.
             let last = if end == u32::MAX { end } else { end - 1 };
             if first <= last {
-                let range = [u64::from(first), u64::from(last), 0, 0, 0, 0];
                 // SAFETY: whatever else this program has open, it has promised to be there for the guest alone.
-                sys::check(unsafe { sys::syscall(sys::nr::CLOSE_RANGE, range) }).map_err(cannot_close)?;
+                check(unsafe { syscall!(nr::CLOSE_RANGE, first, last, 0) })?;
             }
         }
         let program = filter::build_for_owner(&self.filter).map_err(io::Error::other)?;
@@ -350,25 +322,4 @@ impl Drop for KvmGuest {
             let _ = thread.join();
         }
     }
-}
-
-/// The times and faults in `/proc/self/task/TID/stat`.
-fn parse_stat(stat: &str) -> ResourceUsage {
-    // The name, in parentheses, may contain anything; fields are counted from behind it.
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-    let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
-    let ticks = rustix::param::clock_ticks_per_second().max(1);
-    let time = |used: u64| Duration::from_nanos(used.saturating_mul(1_000_000_000 / ticks));
-    ResourceUsage {
-        user_time: time(field(14)),
-        system_time: time(field(15)),
-        minor_faults: field(10),
-        major_faults: field(12),
-        ..ResourceUsage::default()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

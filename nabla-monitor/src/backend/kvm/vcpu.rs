@@ -16,11 +16,11 @@ use super::{
     ring::Service,
     vm::{Machine, user_code, user_data},
 };
-use crate::exit::{
-    BadHypercall, ExitStatus, Fault, HypercallMistake, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV,
-    SIGTRAP, UnsupportedInstruction,
+use crate::{
+    exit::{BadHypercall, ExitStatus, Fault, HypercallMistake, UnsupportedInstruction},
+    sys::signals::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV, SIGTRAP},
+    usage::ResourceUsage,
 };
-use crate::usage::ResourceUsage;
 use kvm_ioctls::{SyncReg, VcpuExit};
 use nabla_core::abi::{
     EXIT_ABORT, GUEST_MIN_BASE,

@@ -5,10 +5,18 @@ use super::{
     control::KICK,
     memory::GuestMemory,
 };
-use crate::{error::Error, step::LaunchStep, sys};
+use crate::{
+    error::Error,
+    step::LaunchStep,
+    sys::{
+        lock,
+        signals::{self, BlockedSignals, SETXID},
+    },
+};
 use kvm_bindings::{
-    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_MAX_CPUID_ENTRIES, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, Msrs,
-    kvm_dtable, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_MAX_CPUID_ENTRIES, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, KVMIO, Msrs,
+    kvm_dtable, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment, kvm_signal_mask, kvm_sregs,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use nabla_core::abi::hvt;
@@ -16,11 +24,13 @@ use rustix::io::Errno;
 use std::{
     fmt, io,
     os::fd::{AsRawFd, BorrowedFd},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     thread,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::{eventfd::EventFd, ioctl::ioctl_with_ref, ioctl_iow_nr};
+
+ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
 
 /// The memory slots.
 const GUEST_SLOT: u32 = 0;
@@ -106,7 +116,7 @@ pub fn while_asking_for_features<T>(kvm: &Kvm, something: impl FnOnce() -> T) ->
         if CPUID.get().is_none() {
             // It inherits that signals are blocked, so that no handler of the host program runs in it. Where there can be
             // no thread, the features are asked for in their turn.
-            let _blocked = sys::BlockedSignals::all_but_setxid();
+            let _blocked = BlockedSignals::all_but_setxid();
             let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(kvm).is_ok());
         }
         something()
@@ -219,7 +229,7 @@ static ASKING: Mutex<()> = Mutex::new(());
 /// changes.
 fn supported_cpuid(kvm: &Kvm) -> Result<&'static CpuId, Error> {
     // Whoever comes second waits for the first instead of asking, too.
-    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _asking = lock(&ASKING);
     if let Some(known) = CPUID.get() {
         return Ok(known);
     }
@@ -321,22 +331,19 @@ fn set_registers(vcpu: &VcpuFd, umip: bool, regs: &kvm_regs) -> Result<(), Error
 
 /// While guest code runs, only the kick gets through, and what the C library needs.
 fn set_signal_mask(vcpu: &VcpuFd) -> Result<(), Error> {
-    const KVM_SET_SIGNAL_MASK: u64 = 0x4004_ae8b;
-    const IOCTL: u64 = 16;
     #[repr(C)]
     struct SignalMask {
         length: u32,
         /// 8 bytes, not aligned as a number.
         blocked: [u8; 8],
     }
-    let blocked = !(1_u64 << (KICK - 1) | 1 << (sys::SETXID - 1));
+    let blocked = !signals::set([KICK, SETXID]);
     let mask = SignalMask { length: 8, blocked: blocked.to_ne_bytes() };
-    let fd = u64::from(vcpu.as_raw_fd().cast_unsigned());
     // SAFETY: this is `struct kvm_signal_mask` with a set of 8 bytes behind its length, which the kernel copies.
-    let result = unsafe { sys::syscall(IOCTL, [fd, KVM_SET_SIGNAL_MASK, sys::address_of(&mask), 0, 0, 0]) };
-    sys::check(result)
-        .map(|_| ())
-        .map_err(|errno| Error::Launch { step: LaunchStep::SetRegisters, source: errno.into() })
+    match unsafe { ioctl_with_ref(vcpu, KVM_SET_SIGNAL_MASK(), &mask) } {
+        0 => Ok(()),
+        _ => Err(Error::Launch { step: LaunchStep::SetRegisters, source: io::Error::last_os_error() }),
+    }
 }
 
 #[cfg(test)]

@@ -4,32 +4,37 @@
 //! `/proc/PID/mem`, which is opened while the launcher has yet to make the process undumpable: it stays open, and
 //! reaches pages that the guest itself may not write.
 
-use super::running::usage_of;
-use super::supervisor::{
-    Ending, HOLD_STOPS, PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP, PTRACE_GETEVENTMSG,
-    PTRACE_GETREGS, PTRACE_GETSIGINFO, PTRACE_INTERRUPT, PTRACE_LISTEN, Slot, Supervisor,
-    command::{
-        PTRACE_GETFPREGS, PTRACE_PEEKUSER, PTRACE_POKEUSER, PTRACE_SETFPREGS, PTRACE_SETREGS,
-        PTRACE_SINGLESTEP, WATCH,
-    },
-};
+use super::supervisor::{Ending, HOLD_STOPS, Slot, Supervisor, command::WATCH};
 use crate::{
     debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Registers, Resume, Stop, debug_control},
-    exit::{SIGKILL, SIGTRAP},
-    sys,
+    sys::{
+        event::Event,
+        procfs::{mapping, usage_of},
+        raw::Argument,
+        signals::{SIGKILL, SIGTRAP},
+    },
 };
-use nabla_core::{Permissions, elf::PageRange};
+use linux_raw_sys::{
+    general::SI_KERNEL,
+    ptrace::{
+        PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP, PTRACE_GETEVENTMSG, PTRACE_GETFPREGS,
+        PTRACE_GETREGS, PTRACE_GETSIGINFO, PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_PEEKUSR, PTRACE_POKEUSR,
+        PTRACE_SETFPREGS, PTRACE_SETREGS, PTRACE_SINGLESTEP,
+    },
+};
+use nabla_core::elf::PageRange;
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd},
         unix::fs::FileExt,
     },
+    ptr,
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
@@ -43,7 +48,7 @@ const LAUNCHER_INSTRUCTIONS: u32 = 1 << 20;
 pub struct Inspector {
     supervisor: Arc<Supervisor>,
     slot: Arc<Slot>,
-    event: OwnedFd,
+    event: Event,
     memory: File,
     maps: File,
     /// Guest memory ends here; behind it is the launcher's page.
@@ -73,7 +78,7 @@ impl Inspector {
     fn open(
         supervisor: &Arc<Supervisor>,
         slot: &Arc<Slot>,
-        event: OwnedFd,
+        event: Event,
         pid: i32,
         size: u64,
     ) -> io::Result<Self> {
@@ -83,9 +88,9 @@ impl Inspector {
         Ok(Self { supervisor, slot, event, memory, maps, size })
     }
 
-    fn request(&self, request: u64, address: u64, data: u64) -> io::Result<u64> {
+    fn request(&self, request: u32, address: u64, data: impl Argument) -> io::Result<u64> {
         // SAFETY: every caller passes what suits its request.
-        Ok(unsafe { self.supervisor.command(&self.slot, request, address, data, None) }?)
+        Ok(unsafe { self.supervisor.command(&self.slot, request, address, data.word(), None) }?)
     }
 
     /// Through the launcher, to the guest's first instruction. Returns also when it ends on the way.
@@ -103,14 +108,14 @@ impl Inspector {
 }
 
 /// Has an event made readable when the guest stops or ends.
-fn watch(supervisor: &Supervisor, slot: &Slot) -> io::Result<OwnedFd> {
-    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+fn watch(supervisor: &Supervisor, slot: &Slot) -> io::Result<Event> {
+    let event = Event::new()?;
     // SAFETY: the request has no data.
     unsafe { supervisor.command(slot, WATCH, 0, 0, Some(event.as_fd())) }?;
     Ok(event)
 }
 
-fn wait_for(event: &OwnedFd) {
+fn wait_for(event: &Event) {
     // A tenth of a second at most: a supervisor that was killed tells nobody.
     let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     let _ = poll(&mut [PollFd::new(event, PollFlags::IN)], Some(&timeout));
@@ -126,24 +131,24 @@ fn end_of(status: u32) -> End {
 impl Debuggee for Inspector {
     fn registers(&mut self) -> io::Result<Registers> {
         let mut registers = Registers::default();
-        self.request(PTRACE_GETREGS, 0, (&raw mut registers) as u64)?;
+        self.request(PTRACE_GETREGS, 0, &raw mut registers)?;
         Ok(registers)
     }
 
     fn set_registers(&mut self, registers: &Registers) -> io::Result<()> {
         // No system call that it was stopped in is to be restarted with what is in the registers now.
         let registers = Registers { orig_rax: u64::MAX, ..*registers };
-        self.request(PTRACE_SETREGS, 0, sys::address_of(&registers)).map(drop)
+        self.request(PTRACE_SETREGS, 0, &registers).map(drop)
     }
 
     fn float_registers(&mut self) -> io::Result<FloatRegisters> {
         let mut registers = FloatRegisters::default();
-        self.request(PTRACE_GETFPREGS, 0, (&raw mut registers) as u64)?;
+        self.request(PTRACE_GETFPREGS, 0, &raw mut registers)?;
         Ok(registers)
     }
 
     fn set_float_registers(&mut self, registers: &FloatRegisters) -> io::Result<()> {
-        self.request(PTRACE_SETFPREGS, 0, sys::address_of(registers)).map(drop)
+        self.request(PTRACE_SETFPREGS, 0, registers).map(drop)
     }
 
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> io::Result<usize> {
@@ -168,11 +173,11 @@ impl Debuggee for Inspector {
         let mut text = String::new();
         self.maps.seek(SeekFrom::Start(0))?;
         self.maps.read_to_string(&mut text)?;
-        Ok(text.lines().filter_map(parse_mapping).filter(|range| range.pages.end <= self.size).collect())
+        Ok(text.lines().filter_map(mapping).filter(|range| range.pages.end <= self.size).collect())
     }
 
     fn set_hardware_breakpoints(&mut self, breakpoints: &[HardwareBreakpoint]) -> io::Result<()> {
-        let set = |index: u64, value| self.request(PTRACE_POKEUSER, DEBUG_REGISTERS + 8 * index, value);
+        let set = |index: u64, value| self.request(PTRACE_POKEUSR, DEBUG_REGISTERS + 8 * index, value);
         // An address is only taken for what the control register says of it then.
         set(7, 0)?;
         for (index, breakpoint) in (0..4).zip(breakpoints) {
@@ -196,7 +201,7 @@ impl Debuggee for Inspector {
         };
         // A stop that was asked for and has not come yet is not wanted any more.
         self.slot.hold.fetch_and(!HOLD_STOPS, SeqCst);
-        match self.request(request, 0, u64::from(data.cast_unsigned())) {
+        match self.request(request, 0, data) {
             // It was killed. Its end is the next event.
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
             result => result.map(drop),
@@ -219,7 +224,7 @@ impl Debuggee for Inspector {
     }
 
     fn stop(&mut self) -> io::Result<Option<Stop>> {
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        self.event.clear();
         if let Some(Ending { status, .. }) = self.slot.ending() {
             return Ok(Some(Stop::Ended(status.map_or(End::Signal(SIGKILL), end_of))));
         }
@@ -234,7 +239,7 @@ impl Debuggee for Inspector {
         Ok(Some(match status >> 16 {
             PTRACE_EVENT_EXIT => {
                 let mut status = 0_u64;
-                self.request(PTRACE_GETEVENTMSG, 0, (&raw mut status) as u64)?;
+                self.request(PTRACE_GETEVENTMSG, 0, ptr::from_mut(&mut status))?;
                 Stop::Ending(end_of(u32::try_from(status & 0xffff).unwrap_or(0)))
             }
             0 if signal == SIGTRAP => self.trap()?,
@@ -272,9 +277,8 @@ impl Inspector {
     /// What a SIGTRAP is for.
     fn trap(&self) -> io::Result<Stop> {
         // Of the kernel's `siginfo_t`: signal, errno, code.
-        const SI_KERNEL: i32 = 0x80;
         let mut info = [0_i32; 32];
-        self.request(PTRACE_GETSIGINFO, 0, info.as_mut_ptr() as u64)?;
+        self.request(PTRACE_GETSIGINFO, 0, info.as_mut_ptr())?;
         let code = info[2];
         if code <= 0 {
             return Ok(Stop::Signal(SIGTRAP));
@@ -282,34 +286,15 @@ impl Inspector {
         let mut status = 0_u64;
         // Bits that are set stay so until somebody clears them.
         // The request as a system call, unlike the C library's, stores the word where `data` points.
-        self.request(PTRACE_PEEKUSER, DEBUG_REGISTERS + 8 * 6, (&raw mut status) as u64)?;
-        self.request(PTRACE_POKEUSER, DEBUG_REGISTERS + 8 * 6, 0)?;
-        Ok(Stop::Trap { software: code == SI_KERNEL, status })
+        self.request(PTRACE_PEEKUSR, DEBUG_REGISTERS + 8 * 6, ptr::from_mut(&mut status))?;
+        self.request(PTRACE_POKEUSR, DEBUG_REGISTERS + 8 * 6, 0)?;
+        Ok(Stop::Trap { software: code == SI_KERNEL.cast_signed(), status })
     }
-}
-
-/// A line of `/proc/PID/maps`.
-fn parse_mapping(line: &str) -> Option<PageRange> {
-    let (range, rest) = line.split_once(' ')?;
-    let (start, end) = range.split_once('-')?;
-    let number = |text| u64::from_str_radix(text, 16).ok();
-    let mut flags = rest.bytes();
-    let mut flag = |letter| flags.next() == Some(letter);
-    let permissions = Permissions { read: flag(b'r'), write: flag(b'w'), execute: flag(b'x') };
-    Some(PageRange { pages: number(start)?..number(end)?, permissions })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mappings_are_parsed() {
-        let range = parse_mapping("00100000-00123000 r-xp 00001000 fd:01 42   /memfd:app (deleted)").unwrap();
-        assert_eq!(range.pages, 0x10_0000..0x12_3000);
-        assert_eq!(range.permissions, Permissions { read: true, write: false, execute: true });
-        assert_eq!(parse_mapping("nonsense"), None);
-    }
 
     #[test]
     fn wait_statuses_are_told_apart() {

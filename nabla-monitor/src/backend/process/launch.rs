@@ -17,7 +17,20 @@ use crate::{
     device::{self, Access, Attached},
     elf_writer::{self, ProgramHeader},
     step::LaunchStep,
-    sys::nr,
+    sys::{
+        raw::nr,
+        signals::{self, SIGPIPE},
+    },
+};
+use linux_raw_sys::{
+    elf_uapi::{PF_R, PF_W, PF_X, PT_GNU_STACK},
+    general::{
+        _LINUX_CAPABILITY_VERSION_3, CLOCK_MONOTONIC, EPOLL_CTL_ADD, EPOLLIN, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
+        MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_READ,
+        PROT_WRITE, SIG_SETMASK, TFD_NONBLOCK,
+    },
+    prctl::{PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG},
+    ptrace::SECCOMP_SET_MODE_FILTER,
 };
 use nabla_core::{
     ByteSize, CommandLine, Image,
@@ -25,6 +38,7 @@ use nabla_core::{
     elf::PT_LOAD,
     layout,
 };
+use rustix::io::Errno;
 
 /// Descriptors of the process while it is launched. The first and the third are closed at the end, and so are the
 /// image's and Landlock's.
@@ -35,22 +49,6 @@ pub const CONSOLE: i32 = 1;
 pub const REPORT: i32 = 2;
 /// The first device; the others follow.
 pub const FIRST_DEVICE: i32 = 3;
-
-const PR_SET_PDEATHSIG: u64 = 1;
-const PR_SET_DUMPABLE: u64 = 4;
-const PR_SET_NAME: u64 = 15;
-const PR_SET_NO_NEW_PRIVS: u64 = 38;
-const PROT_READ: u64 = 1;
-const PROT_WRITE: u64 = 2;
-const PROT_EXEC: u64 = 4;
-const MAP_PRIVATE: u64 = 2;
-const MAP_FIXED: u64 = 0x10;
-const MAP_ANONYMOUS: u64 = 0x20;
-const MAP_NORESERVE: u64 = 0x4000;
-const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
-const MADV_HUGEPAGE: u64 = 14;
-const MADV_NOHUGEPAGE: u64 = 15;
-const SIGPIPE: u64 = 13;
 
 /// A system call that reads no more than this at once.
 const READ_CHUNK: u64 = 1 << 30;
@@ -121,6 +119,12 @@ impl From<u64> for Arg {
     }
 }
 
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Self::Value(value.into())
+    }
+}
+
 impl From<i32> for Arg {
     /// Descriptors; a negative one is sign-extended, as C does it.
     fn from(value: i32) -> Self {
@@ -130,7 +134,7 @@ impl From<i32> for Arg {
 
 #[derive(Debug)]
 struct Builder {
-    calls: Vec<(u64, [Arg; 6], u64)>,
+    calls: Vec<(u32, [Arg; 6], u64)>,
     steps: Vec<LaunchStep>,
     data: Vec<u8>,
 }
@@ -158,7 +162,7 @@ impl Builder {
         Arg::Data(self.data(bytes))
     }
 
-    fn call<const N: usize>(&mut self, number: u64, args: [Arg; N], expected: u64, step: LaunchStep) {
+    fn call<const N: usize>(&mut self, number: u32, args: [Arg; N], expected: u64, step: LaunchStep) {
         let mut all = [Arg::Value(0); 6];
         all[..N].copy_from_slice(&args);
         self.calls.push((number, all, expected));
@@ -200,12 +204,7 @@ fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
         let zero = b.pointer(b"0");
         b.call(nr::WRITE, [first_unused, zero, 1.into()], 1, LaunchStep::EnterCgroup);
     }
-    b.call(
-        nr::CLOSE_RANGE,
-        [first_unused, u64::from(u32::MAX).into(), 0.into()],
-        0,
-        LaunchStep::CloseInherited,
-    );
+    b.call(nr::CLOSE_RANGE, [first_unused, u32::MAX.into(), 0.into()], 0, LaunchStep::CloseInherited);
     let mut name = [0_u8; 16];
     let cut = config.name.floor_char_boundary(15);
     name[..cut].copy_from_slice(&config.name.as_bytes()[..cut]);
@@ -217,9 +216,9 @@ fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     let action = b.pointer(&[0; 32]);
     b.call(nr::RT_SIGACTION, [SIGPIPE.into(), action, 0.into(), 8.into()], 0, LaunchStep::SetSigpipe);
     // Blocked and not ignored: an ignored signal still stops a traced process each time.
-    let mask = if config.die_on_broken_pipe { 0_u64 } else { 1 << (SIGPIPE - 1) };
+    let mask = if config.die_on_broken_pipe { 0_u64 } else { signals::set([SIGPIPE]) };
     let mask = b.pointer(&mask.to_le_bytes());
-    b.call(nr::RT_SIGPROCMASK, [2.into(), mask, 0.into(), 8.into()], 0, LaunchStep::SetSignalMask);
+    b.call(nr::RT_SIGPROCMASK, [SIG_SETMASK.into(), mask, 0.into(), 8.into()], 0, LaunchStep::SetSignalMask);
 }
 
 fn memory(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
@@ -264,7 +263,7 @@ fn memory(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     }
 }
 
-const fn prot(permissions: nabla_core::Permissions) -> u64 {
+const fn prot(permissions: nabla_core::Permissions) -> u32 {
     (if permissions.read { PROT_READ } else { 0 })
         | (if permissions.write { PROT_WRITE } else { 0 })
         | (if permissions.execute { PROT_EXEC } else { 0 })
@@ -311,10 +310,6 @@ fn boot_area(
 
 /// The epoll set with the timer and every network device.
 fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
-    const CLOCK_MONOTONIC: u64 = 1;
-    const TFD_NONBLOCK: u64 = 0x800;
-    const EPOLL_CTL_ADD: u64 = 1;
-    const EPOLLIN: u32 = 1;
     let number = |fd: i32| u64::from(fd.cast_unsigned());
     b.call(nr::EPOLL_CREATE1, [0.into()], number(fds.epoll), LaunchStep::CreateEventSet);
     let args = [CLOCK_MONOTONIC.into(), TFD_NONBLOCK.into()];
@@ -339,7 +334,7 @@ fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
 
 fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     if let Some(Identity { uid, gid }) = config.identity {
-        let (uid, gid) = (Arg::from(u64::from(uid)), Arg::from(u64::from(gid)));
+        let (uid, gid) = (Arg::from(uid), Arg::from(gid));
         b.call(nr::SETGROUPS, [0.into(), 0.into()], 0, LaunchStep::DropGroups);
         b.call(nr::SETRESGID, [gid, gid, gid], 0, LaunchStep::SetGroup);
         b.call(nr::SETRESUID, [uid, uid, uid], 0, LaunchStep::SetUser);
@@ -360,7 +355,7 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
         b.call(nr::LANDLOCK_RESTRICT_SELF, [landlock, 0.into()], 0, LaunchStep::EnterLandlockDomain);
     }
     // struct __user_cap_header_struct: version 3, this process; then no capability in any set.
-    let header = b.pointer(&[0x2008_0522_u32.to_le_bytes(), [0; 4]].concat());
+    let header = b.pointer(&[_LINUX_CAPABILITY_VERSION_3.to_le_bytes(), [0; 4]].concat());
     let none = b.pointer(&[0; 24]);
     b.call(nr::CAPSET, [header, none], 0, LaunchStep::DropCapabilities);
     b.call(
@@ -371,16 +366,11 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     );
     let zero = b.pointer(&[0; 16]);
     for (resource, what) in crate::confine::RLIMITS_ZERO {
-        b.call(
-            nr::PRLIMIT64,
-            [0.into(), u64::from(resource).into(), zero, 0.into()],
-            0,
-            LaunchStep::SetLimit(what),
-        );
+        b.call(nr::PRLIMIT64, [0.into(), resource.into(), zero, 0.into()], 0, LaunchStep::SetLimit(what));
     }
     // The filter is loaded when nothing can be reported any more, so it is tried here, with a pointer to nothing.
-    let fault = (-14_i64).cast_unsigned();
-    b.call(nr::SECCOMP, [1.into(), 0.into(), 0.into()], fault, LaunchStep::ProbeFilter);
+    let fault = (-i64::from(Errno::FAULT.raw_os_error())).cast_unsigned();
+    b.call(nr::SECCOMP, [SECCOMP_SET_MODE_FILTER.into(), 0.into(), 0.into()], fault, LaunchStep::ProbeFilter);
     b.call(nr::CLOSE, [LAUNCH_FILE.into()], 0, LaunchStep::CloseLauncherFiles);
     b.call(nr::CLOSE, [fds.image.into()], 0, LaunchStep::CloseLauncherFiles);
     if config.landlock_abi.is_some() {
@@ -421,7 +411,13 @@ fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile
             Arg::Data(offset) => address(offset),
             Arg::FileOffset(offset) => (TABLE_OFFSET + data_offset + offset) as u64,
         });
-        let step = Step { number, args, expected, message: address(message), message_length: length as u64 };
+        let step = Step {
+            number: number.into(),
+            args,
+            expected,
+            message: address(message),
+            message_length: length as u64,
+        };
         table.extend_from_slice(&step.words());
     }
     let table_size = (data_offset + data.len()) as u64;
@@ -437,8 +433,6 @@ fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile
 
 /// ELF header and program headers: the code's page, the table, and a stack that is not executable.
 fn elf_header(entry: u64, table_size: u64) -> Vec<u8> {
-    const PT_GNU_STACK: u32 = 0x6474_e551;
-    const R: u32 = 4;
     let load = |flags, offset, address, size| ProgramHeader {
         kind: PT_LOAD,
         flags,
@@ -450,9 +444,9 @@ fn elf_header(entry: u64, table_size: u64) -> Vec<u8> {
     elf_writer::executable(
         entry,
         &[
-            load(R | 1, 0, LAUNCHER_BASE, PAGE_SIZE),
-            load(R, PAGE_SIZE, TABLE_BASE, table_size),
-            ProgramHeader { kind: PT_GNU_STACK, align: 16, ..load(R | 2, 0, 0, 0) },
+            load(PF_R | PF_X, 0, LAUNCHER_BASE, PAGE_SIZE),
+            load(PF_R, PAGE_SIZE, TABLE_BASE, table_size),
+            ProgramHeader { kind: PT_GNU_STACK, align: 16, ..load(PF_R | PF_W, 0, 0, 0) },
         ],
     )
 }

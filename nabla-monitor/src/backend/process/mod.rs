@@ -25,6 +25,7 @@ use crate::{
     error::Error,
     spec::{GuestSpec, LaunchFailure, Supervision},
     step::LaunchStep,
+    sys::lock,
 };
 use nabla_core::Abi;
 use rustix::{
@@ -35,7 +36,7 @@ use std::{
     fs::OpenOptions,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::SeqCst},
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
 };
 
 /// Runs guests as processes, of which one supervisor is the parent.
@@ -63,7 +64,7 @@ impl Backend for ProcessBackend {
 impl ProcessBackend {
     /// The supervisor; a new one if there was none, if somebody killed it, or if this program has changed its user.
     fn supervisor(&self) -> io::Result<Arc<Supervisor>> {
-        let mut supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut supervisor = lock(&self.supervisor);
         match &*supervisor {
             Some(running) if running.is_alive() && running.has_our_rights() => Ok(Arc::clone(running)),
             _ => {
@@ -83,11 +84,7 @@ impl ProcessBackend {
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot(LaunchStep::CreateReport, errno.into()))?;
         let supervisor = self.supervisor().map_err(|source| cannot(LaunchStep::StartSupervisor, source))?;
         let cgroup = open_cgroup(guest)?;
-        let namespaces = if guest.isolation.namespaces {
-            namespaces::clone_flags(rustix::process::geteuid().is_root())
-        } else {
-            0
-        };
+        let namespaces = if guest.isolation.namespaces { namespaces::clone_flags() } else { 0 };
         let cgroup_descriptor = cgroup.as_ref().map(AsFd::as_fd);
         let descriptors = launch.descriptors(guest, console.as_fd(), writer.as_fd(), cgroup_descriptor);
 

@@ -1,10 +1,7 @@
 //! Whether the kernel killed something for want of memory.
 
-use std::{
-    fs,
-    path::Path,
-    sync::{Mutex, PoisonError},
-};
+use crate::sys::{lock, procfs::counter};
+use std::{fs, path::Path, sync::Mutex};
 
 /// Kills on the whole host since somebody last asked.
 #[derive(Debug, Default)]
@@ -13,7 +10,7 @@ pub struct OomKills(Mutex<Option<u64>>);
 impl OomKills {
     /// Remembers how many there were, if nobody did so far.
     pub fn note(&self) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if known.is_none() {
             *known = host_kills();
         }
@@ -21,7 +18,7 @@ impl OomKills {
 
     /// Whether there was one since this was last asked.
     pub fn happened(&self) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let now = host_kills();
         let happened = matches!((*known, now), (Some(before), Some(now)) if now > before);
         *known = now;
@@ -41,20 +38,4 @@ pub fn cgroup_kills(cgroup: &Path) -> Option<u64> {
         .or_else(|_| fs::read_to_string(cgroup.join("memory.oom_control")))
         .ok()?;
     counter(&text, "oom_kill")
-}
-
-fn counter(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counter_reads_whole_names_only() {
-        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
-        assert_eq!(counter(text, "oom_kill"), Some(3));
-        assert_eq!(counter(text, "oom"), None);
-    }
 }

@@ -2,12 +2,17 @@
 
 use super::inspect::Inspector;
 use super::oom::{self, OomKills};
-use super::supervisor::{Ending, RawUsage, Report, Slot, Supervisor, own_pid};
+use super::supervisor::{Ending, Report, Slot, Supervisor};
 use crate::{
     backend::Running,
     debug::{DebugThread, Debuggee, core, thread},
     error::Error,
-    exit::{Denied, ExitStatus, Fault, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
+    exit::{Denied, ExitStatus, Fault},
+    sys::{
+        lock, own_pid,
+        procfs::{Stat, usage_of},
+        signals::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
+    },
     usage::ResourceUsage,
 };
 use rustix::{
@@ -16,14 +21,13 @@ use rustix::{
     process::{Signal, pidfd_send_signal},
 };
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 /// A started process, and who watches it.
@@ -85,7 +89,7 @@ impl ProcessGuest {
     }
 
     pub(super) fn set_debug_thread(&self, thread: Option<DebugThread>) {
-        *self.debug_thread.lock().unwrap_or_else(PoisonError::into_inner) = thread;
+        *lock(&self.debug_thread) = thread;
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -164,7 +168,7 @@ impl Running for ProcessGuest {
     }
 
     fn pause(&self) -> io::Result<()> {
-        let _turn = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.stopping);
         while self.is_watched() {
             // Again each time: somebody else's SIGCONT takes it back.
             self.signal(Signal::STOP)?;
@@ -173,7 +177,7 @@ impl Running for ProcessGuest {
                     break;
                 }
                 self.supervisor.wait_briefly(&self.slot.stopped, 0);
-            } else if is_stopped(self.pid)? {
+            } else if Stat::of(self.pid)?.is_still() {
                 break;
             }
         }
@@ -181,7 +185,7 @@ impl Running for ProcessGuest {
     }
 
     fn resume(&self) -> io::Result<()> {
-        let _turn = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.stopping);
         self.signal(Signal::CONT)?;
         // Until the supervisor has let it go on, another `pause` would take the old stop for the new one.
         while self.slot.stopped.load(SeqCst) == 1 && self.is_watched() {
@@ -214,8 +218,8 @@ impl Running for ProcessGuest {
     }
 
     fn dump_core(&self, directory: &Path, name: &str) -> io::Result<PathBuf> {
-        let _turn = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = &*self.debug_thread.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _turn = lock(&self.stopping);
+        if let Some(thread) = &*lock(&self.debug_thread) {
             return thread.dump_core(directory);
         }
         if self.slot.ending().is_some() {
@@ -253,71 +257,5 @@ impl Drop for ProcessGuest {
         self.supervisor.wait_released(&self.slot);
         let mut set = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let _ = rustix::io::retry_on_intr(|| poll(&mut set, None));
-    }
-}
-
-impl From<RawUsage> for ResourceUsage {
-    fn from(raw: RawUsage) -> Self {
-        let time = |[seconds, micros]: [i64; 2]| {
-            Duration::from_secs(seconds.unsigned_abs()) + Duration::from_micros(micros.unsigned_abs())
-        };
-        Self {
-            user_time: time(raw.user),
-            system_time: time(raw.system),
-            max_resident: raw.max_resident_kib.unsigned_abs() * 1024,
-            resident: 0,
-            minor_faults: raw.minor_faults.unsigned_abs(),
-            major_faults: raw.major_faults.unsigned_abs(),
-        }
-    }
-}
-
-/// The fields of `/proc/PID/stat` from the third (the state) on.
-fn stat_fields(stat: &str) -> io::Result<Vec<&str>> {
-    // The name, in parentheses, may contain anything; fields are counted from behind it.
-    let rest = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect());
-    rest.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat is malformed"))
-}
-
-fn is_stopped(pid: i32) -> io::Result<bool> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // A zombie is as still as can be.
-    Ok(stat_fields(&stat)?.first().is_some_and(|state| matches!(*state, "T" | "t" | "Z" | "X")))
-}
-
-/// What `/proc` says of a running process.
-pub(super) fn usage_of(pid: i32) -> io::Result<ResourceUsage> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let fields = stat_fields(&stat)?;
-    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    let ticks = rustix::param::clock_ticks_per_second();
-    let time =
-        |ticks_used: u64| Duration::from_nanos(ticks_used.saturating_mul(1_000_000_000 / ticks.max(1)));
-    // The figures in `stat` lag behind by up to a few hundred KiB, which is more than a small guest has.
-    let kib = |name: &str| {
-        let rest = status.lines().find_map(|line| line.strip_prefix(name));
-        rest.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
-    };
-    Ok(ResourceUsage {
-        user_time: time(field(14)),
-        system_time: time(field(15)),
-        max_resident: kib("VmHWM:") * 1024,
-        resident: kib("VmRSS:") * 1024,
-        minor_faults: field(10),
-        major_faults: field(12),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn usage_of_this_process_is_plausible() {
-        let usage = usage_of(own_pid()).unwrap();
-        assert!(usage.resident > 0 && usage.max_resident >= usage.resident / 2);
-        assert!(usage.minor_faults > 0);
-        assert!(!is_stopped(own_pid()).unwrap());
     }
 }

@@ -3,8 +3,9 @@
 use super::launch::LAUNCH_FILE;
 use crate::{
     step::LaunchStep,
-    sys::{self, nr, syscall},
+    sys::raw::{check, nr, syscall},
 };
+use linux_raw_sys::general::{AT_EMPTY_PATH, F_DUPFD};
 use rustix::io::Errno;
 use std::{
     ffi::c_void,
@@ -55,9 +56,6 @@ pub fn execute(descriptors: &[BorrowedFd<'_>]) -> (LaunchStep, io::Error) {
 ///
 /// `child` must be valid, and the process one whose descriptors may be rearranged.
 pub unsafe fn become_launcher(child: &Child) -> (LaunchStep, Errno) {
-    const F_DUPFD: u64 = 0;
-    const AT_EMPTY_PATH: u64 = 0x1000;
-    let number = |fd: i32| u64::from(fd.cast_unsigned());
     let Child { moves, move_count } = *child;
     // SAFETY: see above; every pointer passed is valid, and strings end with a NUL.
     unsafe {
@@ -66,9 +64,7 @@ pub unsafe fn become_launcher(child: &Child) -> (LaunchStep, Errno) {
         let mut entry = moves;
         for _ in 0..move_count {
             if (*entry).source < move_count {
-                let result =
-                    syscall(nr::FCNTL, [number((*entry).source), F_DUPFD, number(move_count), 0, 0, 0]);
-                match sys::check(result) {
+                match check(syscall!(nr::FCNTL, (*entry).source, F_DUPFD, move_count)) {
                     Ok(fd) => (*entry).source = i32::try_from(fd).unwrap_or(-1),
                     Err(errno) => return (LaunchStep::ArrangeDescriptors, errno),
                 }
@@ -77,8 +73,7 @@ pub unsafe fn become_launcher(child: &Child) -> (LaunchStep, Errno) {
         }
         let mut entry = moves;
         for _ in 0..move_count {
-            let result = syscall(nr::DUP3, [number((*entry).source), number((*entry).target), 0, 0, 0, 0]);
-            if let Err(errno) = sys::check(result) {
+            if let Err(errno) = check(syscall!(nr::DUP3, (*entry).source, (*entry).target, 0)) {
                 return (LaunchStep::ArrangeDescriptors, errno);
             }
             entry = entry.wrapping_add(1);
@@ -86,16 +81,13 @@ pub unsafe fn become_launcher(child: &Child) -> (LaunchStep, Errno) {
         let empty = c"".as_ptr();
         let arguments = [empty, ptr::null()];
         let environment = [ptr::null::<c_void>()];
-        let result = syscall(
+        let result = syscall!(
             nr::EXECVEAT,
-            [
-                number(LAUNCH_FILE),
-                empty as u64,
-                arguments.as_ptr() as u64,
-                environment.as_ptr() as u64,
-                AT_EMPTY_PATH,
-                0,
-            ],
+            LAUNCH_FILE,
+            empty,
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            AT_EMPTY_PATH
         );
         (LaunchStep::ExecuteLauncher, Errno::from_raw_os_error(i32::try_from(-result).unwrap_or(0)))
     }

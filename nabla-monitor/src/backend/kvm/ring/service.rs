@@ -7,13 +7,8 @@
 
 use super::Ring;
 use crate::{
-    backend::kvm::{
-        control::Control,
-        counters::ticks,
-        filter,
-        running::{Shared, thread_usage},
-    },
-    sys,
+    backend::kvm::{control::Control, counters::ticks, filter, running::Shared},
+    sys::{signals::BlockedSignals, usage::of_this_thread},
     usage::ResourceUsage,
 };
 use seccompiler::BpfProgram;
@@ -81,7 +76,7 @@ impl Service {
     ) -> io::Result<Self> {
         let theirs = Arc::clone(&bell);
         // It runs no handler of the host program, and takes no signal from those who wait for one.
-        let _blocked = sys::BlockedSignals::all_but_setxid();
+        let _blocked = BlockedSignals::all_but_setxid();
         let builder = thread::Builder::new().name(confinement.name.clone()).stack_size(THREAD_STACK);
         let thread = builder.spawn(move || {
             shared.network.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
@@ -97,7 +92,7 @@ impl Service {
                 }
             }
             shared.network.store(0, Relaxed);
-            thread_usage(0)
+            ResourceUsage { max_resident: 0, ..of_this_thread() }
         })?;
         Ok(Self { bell, thread: Some(thread) })
     }

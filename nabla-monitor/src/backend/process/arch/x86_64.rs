@@ -4,6 +4,8 @@
 //! with which arguments and which results, is computed by [`super::super::launch`] in safe Rust. It has no stack
 //! of its own, no data and no relocation, and is assembled here only to be copied into the file that is executed.
 
+use crate::sys::raw::nr;
+use linux_raw_sys::ptrace::SECCOMP_SET_MODE_FILTER;
 use std::arch::global_asm;
 
 /// Where the launcher's page lies: below the boot info, in a page that no guest uses.
@@ -134,7 +136,7 @@ global_asm!(
     "    test rax, rax",
     "    jnz 9f",
     "    mov eax, {seccomp}",
-    "    mov edi, 1", // SECCOMP_SET_MODE_FILTER
+    "    mov edi, {set_filter}",
     "    xor esi, esi",
     "    mov rdx, r12",
     "    syscall",
@@ -212,9 +214,10 @@ global_asm!(
     any = const ANY_RESULT.cast_signed(),
     header_size = const HEADER_SIZE,
     step_size = const STEP_SIZE,
-    munmap = const crate::sys::nr::MUNMAP,
-    seccomp = const crate::sys::nr::SECCOMP,
-    write = const crate::sys::nr::WRITE,
+    munmap = const nr::MUNMAP,
+    seccomp = const nr::SECCOMP,
+    set_filter = const SECCOMP_SET_MODE_FILTER,
+    write = const nr::WRITE,
     exit_group = const 231,
 );
 
@@ -246,7 +249,7 @@ pub type Task = unsafe extern "C" fn(*mut std::ffi::c_void) -> !;
 /// is valid as an empty thread control block; both, and `argument`, must outlive it. Signals must be blocked, so
 /// that no handler runs in it.
 pub unsafe fn clone_task(
-    flags: u64,
+    flags: u32,
     stack_top: *mut std::ffi::c_void,
     tls: *mut std::ffi::c_void,
     task: Task,
@@ -263,7 +266,7 @@ pub unsafe fn clone_task(
 ///
 /// As [`clone_task`], and both pointers must be valid until then.
 pub unsafe fn clone_child(
-    flags: u64,
+    flags: u32,
     stack_top: *mut std::ffi::c_void,
     pidfd: *mut i32,
     alive: *mut u32,
@@ -278,7 +281,7 @@ pub unsafe fn clone_child(
 ///
 /// See above.
 unsafe fn clone(
-    flags: u64,
+    flags: u32,
     stack_top: *mut std::ffi::c_void,
     parent_word: *mut i32,
     child_word: *mut u32,
@@ -299,8 +302,8 @@ unsafe fn clone(
             "call r13",
             "ud2",
             "2:",
-            inlateout("rax") crate::sys::nr::CLONE => result,
-            in("rdi") flags,
+            inlateout("rax") u64::from(nr::CLONE) => result,
+            in("rdi") u64::from(flags),
             in("rsi") stack_top,
             in("rdx") parent_word,
             in("r10") child_word,

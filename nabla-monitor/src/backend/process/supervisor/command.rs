@@ -1,29 +1,19 @@
 //! What a debugger wants of a guest: requests of ptrace, which only the supervisor may make.
 
-use super::{
-    number,
-    slot::Slot,
-    start::close,
-    task::{PTRACE_CONT, PTRACE_LISTEN, ptrace},
-};
-use crate::sys::{self, nr, syscall};
+use super::{slot::Slot, start::close, task::ptrace};
+use crate::sys::raw::{nr, syscall};
+use linux_raw_sys::ptrace::{PTRACE_CONT, PTRACE_LISTEN, PTRACE_SINGLESTEP};
 use rustix::io::Errno;
 use std::sync::atomic::Ordering::SeqCst;
 
-pub const PTRACE_PEEKUSER: u64 = 3;
-pub const PTRACE_POKEUSER: u64 = 6;
-pub const PTRACE_SINGLESTEP: u64 = 9;
-pub const PTRACE_SETREGS: u64 = 13;
-pub const PTRACE_GETFPREGS: u64 = 14;
-pub const PTRACE_SETFPREGS: u64 = 15;
 /// No request of ptrace: the descriptor that comes with it is an event, and tells from now on of stops and of the end.
-pub const WATCH: u64 = u64::MAX;
+pub const WATCH: u32 = u32::MAX;
 
 /// One request. Lives in the host program until the answer is there.
 #[derive(Debug)]
 pub struct Command {
     pub slot: *const Slot,
-    pub request: u64,
+    pub request: u32,
     pub address: u64,
     pub data: u64,
     /// As of a system call.
@@ -83,6 +73,6 @@ fn write(event: i32) {
     if event >= 0 {
         let one = 1_u64;
         // SAFETY: writes eight bytes to a descriptor of this process.
-        unsafe { syscall(nr::WRITE, [number(event), sys::address_of(&one), 8, 0, 0, 0]) };
+        unsafe { syscall!(nr::WRITE, event, &one, 8) };
     }
 }

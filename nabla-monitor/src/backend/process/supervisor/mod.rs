@@ -17,20 +17,17 @@ mod start;
 mod task;
 
 pub use self::{
-    slot::{Ending, HOLD_ENDS, HOLD_SIGNALS, HOLD_STOPS, RawUsage, Report, Slot},
+    slot::{Ending, HOLD_ENDS, HOLD_SIGNALS, HOLD_STOPS, Report, Slot},
     start::Request,
-    task::{
-        PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP, PTRACE_GETEVENTMSG, PTRACE_GETREGS,
-        PTRACE_GETSIGINFO, PTRACE_INTERRUPT, PTRACE_LISTEN,
-    },
 };
 
 use self::{command::Command, start::Subject};
 use super::arch;
 use crate::{
     step::LaunchStep,
-    sys::{self, nr, syscall},
+    sys::{lock, own_pid, raw::check, signals::BlockedSignals},
 };
+use linux_raw_sys::general::{__WCLONE, CLONE_SETTLS, CLONE_VM};
 use rustix::{
     io::Errno,
     mm,
@@ -38,7 +35,7 @@ use rustix::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
     },
-    process::{Gid, Uid, getegid, geteuid},
+    process::{Gid, Pid, Uid, WaitId, WaitIdOptions, getegid, geteuid, waitid},
 };
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -46,7 +43,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
 };
@@ -141,8 +138,6 @@ impl Supervisor {
     ///
     /// When the process, its stack or its socket cannot be made.
     pub fn new() -> io::Result<Self> {
-        const CLONE_VM: u64 = 0x100;
-        const CLONE_SETTLS: u64 = 0x8_0000;
         let stacks = Stacks::new()?;
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -153,14 +148,14 @@ impl Supervisor {
             quit: AtomicU32::new(0),
         });
         let argument = (&raw mut *shared).cast();
-        let blocked = sys::BlockedSignals::all();
+        let blocked = BlockedSignals::all();
         // SAFETY: `task::main` keeps the rules; stack, block and argument live until `drop` has reaped it; no
         // signal handler can run in it, since signals are blocked and stay so.
         let result = unsafe {
             arch::clone_task(CLONE_VM | CLONE_SETTLS, stacks.top(), stacks.tls(), task::main, argument)
         };
         drop(blocked);
-        let pid = i32::try_from(sys::check(result)?).unwrap_or(-1);
+        let pid = i32::try_from(check(result)?).unwrap_or(-1);
         Ok(Self {
             pid,
             socket: Some(socket),
@@ -183,7 +178,7 @@ impl Supervisor {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<OwnedFd, (LaunchStep, io::Error)> {
         let lost = |error: io::Error| (LaunchStep::CreateProcess, error);
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(start::MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -244,12 +239,12 @@ impl Supervisor {
     pub unsafe fn command(
         &self,
         slot: &Slot,
-        request: u64,
+        request: u32,
         address: u64,
         data: u64,
         event: Option<BorrowedFd<'_>>,
     ) -> Result<u64, Errno> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         let mut command = Command { slot, request, address, data, result: 0 };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -264,7 +259,7 @@ impl Supervisor {
             return Err(Errno::SRCH);
         }
         // SAFETY: the supervisor has written it, and is done with it.
-        sys::check(unsafe { ptr::read_volatile(&raw const command.result) })
+        check(unsafe { ptr::read_volatile(&raw const command.result) })
     }
 
     /// Makes it look at the slots' flags. By a message and not a signal: a program that has given up root may not
@@ -286,24 +281,14 @@ impl Supervisor {
     }
 
     fn has_ended(&self, no_wait: bool) -> bool {
-        const P_PID: u64 = 1;
-        const WNOHANG: u64 = 1;
-        const WEXITED: u64 = 4;
-        const WNOWAIT: u64 = 0x0100_0000;
-        const WCLONE: u64 = 0x8000_0000;
-        let mut info = [0_i32; 32];
-        let flags = WEXITED | WCLONE | if no_wait { WNOHANG | WNOWAIT } else { 0 };
-        loop {
-            // SAFETY: `info` has the 128 bytes of a siginfo_t.
-            let result = unsafe {
-                syscall(nr::WAITID, [P_PID, number(self.pid), info.as_mut_ptr() as u64, flags, 0, 0])
-            };
-            match sys::check(result) {
-                Err(Errno::INTR) => {}
-                Err(_) => return true,
-                Ok(_) => return info[0] != 0,
-            }
+        let Some(pid) = Pid::from_raw(self.pid) else { return true };
+        let mut flags = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(__WCLONE);
+        if no_wait {
+            flags |= WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         }
+        let status = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), flags));
+        // Who does not exist has ended.
+        !matches!(status, Ok(None))
     }
 
     /// Has a guest killed that this program may not kill itself.
@@ -355,16 +340,6 @@ fn identity() -> (Uid, Gid) {
     (geteuid(), getegid())
 }
 
-/// A non-negative number, such as a pid, a signal or a descriptor, as system calls take it.
-fn number(value: i32) -> u64 {
-    u64::from(value.cast_unsigned())
-}
-
-/// This process's id, from the kernel.
-pub fn own_pid() -> i32 {
-    rustix::process::getpid().as_raw_nonzero().get()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,7 +356,7 @@ mod tests {
     #[test]
     fn killed_supervisor_is_noticed() {
         let supervisor = Supervisor::new().unwrap();
-        let pid = rustix::process::Pid::from_raw(supervisor.pid).unwrap();
+        let pid = Pid::from_raw(supervisor.pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let slot = Slot::new();
         supervisor.wait_released(&slot);

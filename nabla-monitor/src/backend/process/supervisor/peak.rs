@@ -3,60 +3,44 @@
 //! The wait status does not tell: exec counts the memory that a process shared with another one before as its own, and
 //! a guest shares the host program's until then.
 
-use super::number;
-use crate::sys::{nr, syscall};
+use crate::sys::{
+    procfs::counter,
+    raw::{nr, syscall},
+};
+use linux_raw_sys::general::{O_CLOEXEC, O_RDONLY};
+use std::io::Write;
 
 /// Longest part of `/proc/PID/status` that is looked at. The line stands within the first kilobyte.
 const LENGTH: usize = 2048;
 
 /// Largest resident memory of a process so far, in bytes. `None` where `/proc` does not tell.
 pub fn resident(pid: i32) -> Option<u64> {
-    const O_RDONLY_CLOEXEC: u64 = 0o200_0000;
     let path = path(pid);
     let mut buffer = [0_u8; LENGTH];
     // SAFETY: the path ends with a NUL; the kernel writes at most the buffer's size; the descriptor is ours.
     let length = unsafe {
-        let fd =
-            i32::try_from(syscall(nr::OPEN, [path.as_ptr() as u64, O_RDONLY_CLOEXEC, 0, 0, 0, 0])).ok()?;
+        let fd = i32::try_from(syscall!(nr::OPEN, path.as_ptr(), O_RDONLY | O_CLOEXEC)).ok()?;
         if fd < 0 {
             return None;
         }
-        let length = syscall(nr::READ, [number(fd), buffer.as_mut_ptr() as u64, LENGTH as u64, 0, 0, 0]);
-        syscall(nr::CLOSE, [number(fd), 0, 0, 0, 0, 0]);
+        let length = syscall!(nr::READ, fd, buffer.as_mut_ptr(), LENGTH as u64);
+        syscall!(nr::CLOSE, fd);
         length
     };
     parse(buffer.get(..usize::try_from(length).ok()?)?)
 }
 
-/// `/proc/PID/status`, with a NUL behind it.
+/// `/proc/PID/status`, with a NUL after it. Formatting a number into a slice neither allocates nor panics.
 fn path(pid: i32) -> [u8; 32] {
-    let mut digits = [0_u8; 10];
-    let mut rest = pid.unsigned_abs();
-    let mut count = 0;
-    for digit in &mut digits {
-        *digit = b'0' + (rest % 10).to_le_bytes()[0];
-        rest /= 10;
-        count += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    let mut path = [0_u8; 32];
-    let text = b"/proc/".iter().chain(digits.iter().take(count).rev()).chain(b"/status");
-    for (to, from) in path.iter_mut().zip(text) {
-        *to = *from;
-    }
+    let mut path = [0; 32];
+    // There are 14 bytes besides the number, which has ten digits at most.
+    let _ = write!(&mut path[..], "/proc/{pid}/status");
     path
 }
 
 /// The line `VmHWM: N kB`.
 fn parse(status: &[u8]) -> Option<u64> {
-    const NAME: &[u8] = b"VmHWM:";
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(NAME))?;
-    let digits =
-        line.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
-    let kib = digits.fold(0_u64, |sum, digit| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
-    Some(kib.wrapping_mul(1024))
+    counter(str::from_utf8(status).ok()?, "VmHWM:").map(|kib| kib.wrapping_mul(1024))
 }
 
 #[cfg(test)]
@@ -82,7 +66,7 @@ mod tests {
 
     #[test]
     fn own_memory_is_plausible() {
-        let own = super::super::own_pid();
+        let own = crate::sys::own_pid();
         assert!(resident(own).is_some_and(|bytes| bytes > 100 << 10 && bytes < 1 << 40));
         assert_eq!(resident(i32::MAX), None);
     }

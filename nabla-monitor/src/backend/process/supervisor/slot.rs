@@ -2,8 +2,9 @@
 
 use crate::{
     exit::{DeniedCall, SyscallEntry},
-    sys,
+    sys::{futex, usage::RawUsage},
 };
+use linux_raw_sys::ptrace::AUDIT_ARCH_I386;
 use std::{
     cell::UnsafeCell,
     ptr,
@@ -82,19 +83,6 @@ impl Report {
     }
 }
 
-/// The kernel's `struct rusage`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RawUsage {
-    pub user: [i64; 2],
-    pub system: [i64; 2],
-    pub max_resident_kib: i64,
-    pub unused: [i64; 3],
-    pub minor_faults: i64,
-    pub major_faults: i64,
-    pub rest: [i64; 8],
-}
-
 impl Slot {
     pub fn new() -> Self {
         let ending =
@@ -144,20 +132,19 @@ impl Slot {
     /// Sets a futex that the kernel sets too, and wakes who waits on it.
     pub fn set_shared(word: &AtomicU32, value: u32) {
         word.store(value, SeqCst);
-        sys::futex_wake_shared(word);
+        futex::wake_shared(word);
     }
 
     /// Sets a futex and wakes who waits on it.
     pub fn set(word: &AtomicU32, value: u32) {
         word.store(value, SeqCst);
-        sys::futex_wake(word);
+        futex::wake(word);
     }
 }
 
 /// What a denied call's registers say, and the architecture by whose table the kernel looked it up.
 pub fn denied_call(registers: &super::super::arch::Registers, arch: u32) -> DeniedCall {
     const X32_BIT: u32 = 1 << 30;
-    const AUDIT_ARCH_I386: u32 = 0x4000_0003;
     let r = registers;
     // After a seccomp kill the kernel has put the number back into rax.
     #[allow(clippy::cast_possible_truncation, reason = "the kernel looks at the low 32 bits too")]
@@ -175,11 +162,6 @@ pub fn denied_call(registers: &super::super::arch::Registers, arch: u32) -> Deni
 #[cfg(test)]
 mod tests {
     use super::{super::super::arch::Registers, *};
-
-    #[test]
-    fn usage_has_the_kernels_size() {
-        assert_eq!(size_of::<RawUsage>(), 144);
-    }
 
     #[test]
     fn denied_call_tells_the_three_entries_apart() {

@@ -5,17 +5,23 @@ use super::{
         arch::{self, LAUNCH_FAILED},
         spawn::{Child, Move, become_launcher},
     },
-    Shared, command, number,
+    Shared, command,
     slot::Slot,
-    task::{
-        PR_SET_PDEATHSIG, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXEC, PTRACE_O_TRACEEXIT, PTRACE_SEIZE, kill,
-        ptrace,
-    },
+    task::{kill, ptrace},
 };
 use crate::{
-    exit::SIGKILL,
     step::LaunchStep,
-    sys::{self, check, nr, syscall},
+    sys::{
+        futex,
+        raw::{check, nr, syscall},
+        signals::{SIGCHLD, SIGCONT, SIGKILL},
+    },
+};
+use linux_raw_sys::{
+    general::{__WALL, CLONE_CHILD_CLEARTID, CLONE_PIDFD, CLONE_VM, P_PID, WNOHANG, WSTOPPED, iovec},
+    net::{MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, cmsghdr, msghdr},
+    prctl::PR_SET_PDEATHSIG,
+    ptrace::{PTRACE_CONT, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXEC, PTRACE_O_TRACEEXIT, PTRACE_SEIZE},
 };
 use rustix::io::Errno;
 use std::{
@@ -32,7 +38,7 @@ pub const MAX_DESCRIPTORS: usize = 72;
 pub struct Request {
     slot: *const Slot,
     /// Flags of clone for namespaces.
-    namespaces: u64,
+    namespaces: u32,
     /// Whether the guest shall be traced.
     trace: bool,
     /// Whether a guest that cannot be traced shall not run at all.
@@ -51,7 +57,7 @@ impl Request {
     }
 
     /// A request to start a guest into `slot`, which must be kept until it is released.
-    pub fn new(slot: &Slot, namespaces: u64, trace: bool, must_trace: bool) -> Self {
+    pub fn new(slot: &Slot, namespaces: u32, trace: bool, must_trace: bool) -> Self {
         Self { slot, namespaces, trace, must_trace, trace_refused: None, failed: None, pid: 0 }
     }
 }
@@ -116,10 +122,6 @@ struct Birth {
 }
 
 fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mut i32) {
-    const CLONE_VM: u64 = 0x100;
-    const CLONE_PIDFD: u64 = 0x1000;
-    const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
-    const SIGCHLD: u64 = 17;
     let mut moves = [Move::from_raw(-1, -1); MAX_DESCRIPTORS];
     let mut target = 0;
     for (entry, &source) in moves.iter_mut().zip(descriptors) {
@@ -131,13 +133,13 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
         child,
         socket: shared.socket,
         // SAFETY: only returns a number.
-        parent: unsafe { syscall(nr::GETPID, [0; 6]) },
+        parent: unsafe { syscall!(nr::GETPID) },
         go: AtomicU32::new(0),
         alive: AtomicU32::new(1),
         failed: None,
     };
     let argument = (&raw mut birth).cast();
-    let flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD | request.namespaces;
+    let flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD.cast_unsigned() | request.namespaces;
     // SAFETY: `be_born` keeps the rules; the stack is not in use, since there is one birth at a time and this
     // function only returns when the child is done with it and with `birth`.
     let result = unsafe {
@@ -160,7 +162,7 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
         let held = if slot.hold.load(SeqCst) == 0 { 0 } else { PTRACE_O_TRACEEXEC };
         let options = PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL | held;
         // SAFETY: options are a number.
-        let result = unsafe { ptrace(PTRACE_SEIZE, pid, 0, options) };
+        let result = unsafe { ptrace(PTRACE_SEIZE, pid, 0, options.into()) };
         match check(result) {
             Ok(_) => slot.traced.store(1, SeqCst),
             Err(errno) => {
@@ -175,7 +177,7 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
     Slot::set(&birth.go, 1);
     while birth.alive.load(SeqCst) != 0 {
         // The kernel wakes by the address in all memory, so this is not a private futex.
-        sys::futex_wait_shared(&birth.alive, 1, 20_000_000);
+        futex::wait_shared(&birth.alive, 1, 20_000_000);
         if birth.alive.load(SeqCst) != 0 {
             // Somebody may have killed it, and then it stops on its way out, since it is traced.
             resume_stopped(pid);
@@ -199,13 +201,13 @@ unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
     unsafe {
         // Should somebody kill the supervisor now, nobody would ever say go, and the host program would wait for an
         // answer as long as there is a copy of the socket. The launcher takes the signal back.
-        syscall(nr::CLOSE, [number((*birth).socket), 0, 0, 0, 0, 0]);
-        syscall(nr::PRCTL, [PR_SET_PDEATHSIG, number(SIGKILL), 0, 0, 0, 0]);
-        if syscall(nr::GETPPID, [0; 6]) != (*birth).parent {
-            syscall(nr::EXIT, [u64::from(LAUNCH_FAILED), 0, 0, 0, 0, 0]);
+        syscall!(nr::CLOSE, (*birth).socket);
+        syscall!(nr::PRCTL, PR_SET_PDEATHSIG, SIGKILL);
+        if syscall!(nr::GETPPID) != (*birth).parent {
+            syscall!(nr::EXIT, u32::from(LAUNCH_FAILED));
         }
         while (*birth).go.load(SeqCst) == 0 {
-            sys::futex_wait(&(*birth).go, 0);
+            futex::wait(&(*birth).go, 0);
         }
         let failed = become_launcher(&(*birth).child);
         ptr::write_volatile(&raw mut (*birth).failed, Some(failed));
@@ -215,133 +217,112 @@ unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
     }
     loop {
         // SAFETY: ends this process.
-        unsafe { syscall(nr::EXIT, [u64::from(LAUNCH_FAILED), 0, 0, 0, 0, 0]) };
+        unsafe { syscall!(nr::EXIT, u32::from(LAUNCH_FAILED)) };
     }
 }
 
 /// Lets a guest go on that has stopped, whether it is traced or not.
 fn resume_stopped(pid: i32) {
-    const P_PID: u64 = 1;
-    const SIGCONT: i32 = 18;
-    const WNOHANG_WSTOPPED_WALL: u64 = 1 | 2 | 0x4000_0000;
     let mut info = [0_i32; 32];
     // SAFETY: `info` has the 128 bytes of a siginfo_t.
     unsafe {
-        syscall(nr::WAITID, [P_PID, number(pid), info.as_mut_ptr() as u64, WNOHANG_WSTOPPED_WALL, 0, 0]);
+        syscall!(nr::WAITID, P_PID, pid, info.as_mut_ptr(), WNOHANG | WSTOPPED | __WALL, 0);
         if info[0] != 0 {
-            ptrace(super::task::PTRACE_CONT, pid, 0, 0);
-            syscall(nr::KILL, [number(pid), number(SIGCONT), 0, 0, 0, 0]);
+            ptrace(PTRACE_CONT, pid, 0, 0);
+            syscall!(nr::KILL, pid, SIGCONT);
         }
     }
 }
 
 /// Kills and reaps a guest that did not come to life.
 fn bury(pid: i32) {
-    const WALL: u64 = 0x4000_0000;
     kill(pid);
     loop {
         let mut status = 0_u32;
         // SAFETY: the status is written to.
-        let result = unsafe { syscall(nr::WAIT4, [number(pid), (&raw mut status) as u64, WALL, 0, 0, 0]) };
+        let result = unsafe { syscall!(nr::WAIT4, pid, &raw mut status, __WALL, 0) };
         if result < 0 || status & 0xff != 0x7f {
             return;
         }
         // Stopped on its way out.
         // SAFETY: no data.
-        unsafe { ptrace(super::task::PTRACE_CONT, pid, 0, 0) };
+        unsafe { ptrace(PTRACE_CONT, pid, 0, 0) };
     }
 }
 
 pub fn close(descriptor: i32) {
     // SAFETY: a descriptor of this process's own table.
-    unsafe { syscall(nr::CLOSE, [number(descriptor), 0, 0, 0, 0, 0]) };
+    unsafe { syscall!(nr::CLOSE, descriptor) };
 }
 
-/// `struct msghdr` of the kernel.
-#[repr(C)]
-struct MessageHeader {
-    name: u64,
-    name_length: u64,
-    vectors: u64,
-    vector_count: u64,
-    control: u64,
-    control_length: u64,
-    flags: u64,
-}
-
-/// Room for one control message with descriptors: `struct cmsghdr`, then the descriptors.
+/// Room for one control message with descriptors.
 #[repr(C)]
 struct Control {
-    length: u64,
-    level: i32,
-    kind: i32,
+    header: cmsghdr,
     descriptors: [i32; MAX_DESCRIPTORS + 2],
 }
 
-const SOL_SOCKET: i32 = 1;
-const SCM_RIGHTS: i32 = 1;
-const CONTROL_HEADER: u64 = 16;
+const CONTROL_HEADER: usize = size_of::<cmsghdr>();
 
 impl Control {
-    const fn new(length: u64) -> Self {
-        Self { length, level: SOL_SOCKET, kind: SCM_RIGHTS, descriptors: [-1; MAX_DESCRIPTORS + 2] }
+    const fn new(length: usize) -> Self {
+        let header = cmsghdr {
+            cmsg_len: length,
+            cmsg_level: SOL_SOCKET.cast_signed(),
+            cmsg_type: SCM_RIGHTS.cast_signed(),
+        };
+        Self { header, descriptors: [-1; MAX_DESCRIPTORS + 2] }
+    }
+}
+
+/// A message of the bytes at `vector`, with `length` bytes of `control`.
+fn message(vector: &mut iovec, control: &mut Control, length: usize) -> msghdr {
+    msghdr {
+        msg_name: ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: ptr::from_mut(vector).cast(),
+        msg_iovlen: 1,
+        msg_control: ptr::from_mut(control).cast(),
+        msg_controllen: length,
+        msg_flags: 0,
     }
 }
 
 /// One message's address, subject, and number of descriptors. `None` at the end of the socket.
 fn receive(socket: i32, descriptors: &mut [i32; MAX_DESCRIPTORS + 1]) -> Option<(*mut c_void, u64, usize)> {
-    const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
-    let mut message = [0_u64; 2];
-    let vector = [(&raw mut message) as u64, 16];
+    let mut words = [0_u64; 2];
+    let mut vector = iovec { iov_base: (&raw mut words).cast(), iov_len: 16 };
     let mut control = Control::new(0);
-    let mut header = MessageHeader {
-        name: 0,
-        name_length: 0,
-        vectors: sys::address_of(&vector),
-        vector_count: 1,
-        control: (&raw mut control) as u64,
-        control_length: CONTROL_HEADER + 4 * (MAX_DESCRIPTORS as u64 + 1),
-        flags: 0,
-    };
+    let mut header = message(&mut vector, &mut control, CONTROL_HEADER + 4 * (MAX_DESCRIPTORS + 1));
     // SAFETY: the header's pointers are to locals of the sizes it says.
-    let result = unsafe {
-        syscall(nr::RECVMSG, [number(socket), (&raw mut header) as u64, MSG_CMSG_CLOEXEC, 0, 0, 0])
-    };
+    let result = unsafe { syscall!(nr::RECVMSG, socket, &raw mut header, MSG_CMSG_CLOEXEC) };
     if result != 16 {
         return None;
     }
-    let bytes = if header.control_length == 0 { 0 } else { control.length.saturating_sub(CONTROL_HEADER) };
-    let count = usize::try_from(bytes / 4).unwrap_or(0).min(descriptors.len());
+    let length = if header.msg_controllen == 0 { 0 } else { control.header.cmsg_len };
+    let count = (length.saturating_sub(CONTROL_HEADER) / 4).min(descriptors.len());
     for (to, from) in descriptors.iter_mut().zip(control.descriptors).take(count) {
         *to = from;
     }
-    let [address, subject] = message;
+    let [address, subject] = words;
     Some((ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0)), subject, count))
 }
 
 /// Sends one byte, and the guest's pidfd where there is one.
 fn answer(socket: i32, pidfd: i32) {
-    const MSG_NOSIGNAL: u64 = 0x4000;
-    let byte = 0_u8;
-    let vector = [sys::address_of(&byte), 1];
+    let mut byte = 0_u8;
+    let mut vector = iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     let mut control = Control::new(CONTROL_HEADER + 4);
     control.descriptors[0] = pidfd;
-    let mut header = MessageHeader {
-        name: 0,
-        name_length: 0,
-        vectors: sys::address_of(&vector),
-        vector_count: 1,
-        control: sys::address_of(&control),
-        control_length: if pidfd >= 0 { CONTROL_HEADER + 8 } else { 0 },
-        flags: 0,
-    };
-    let send = |header: &MessageHeader| {
+    let length = if pidfd >= 0 { CONTROL_HEADER + 8 } else { 0 };
+    let mut header = message(&mut vector, &mut control, length);
+    let send = |header: &msghdr| {
         // SAFETY: as above. A host program that no longer listens is noticed elsewhere.
-        unsafe { syscall(nr::SENDMSG, [number(socket), sys::address_of(header), MSG_NOSIGNAL, 0, 0, 0]) }
+        unsafe { syscall!(nr::SENDMSG, socket, header, MSG_NOSIGNAL) }
     };
     if send(&header) < 0 && pidfd >= 0 {
         // Whatever is wrong with the descriptor, the host program waits for an answer.
-        header.control_length = 0;
+        header.msg_controllen = 0;
         send(&header);
     }
 }

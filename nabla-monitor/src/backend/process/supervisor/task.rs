@@ -6,38 +6,31 @@
 
 use super::{
     super::arch::Registers,
-    Shared, command, number, peak,
-    slot::{HOLD_SIGNALS, HOLD_STOPS, RawUsage, Report, Slot, denied_call},
+    Shared, command, peak,
+    slot::{HOLD_SIGNALS, HOLD_STOPS, Report, Slot, denied_call},
     start,
 };
-use crate::{
-    exit::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP},
-    sys::{self, nr, syscall},
+use crate::sys::{
+    raw::{nr, syscall},
+    signals::{
+        self, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP, SIGTTOU, SIGUSR2,
+    },
+    usage::RawUsage,
 };
+use linux_raw_sys::{
+    general::{__WALL, BUS_ADRERR, O_CLOEXEC, O_NONBLOCK, SI_KERNEL, WNOHANG, pollfd},
+    prctl::{PR_SET_NAME, PR_SET_PDEATHSIG},
+    ptrace::{
+        PTRACE_CONT, PTRACE_DETACH, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP,
+        PTRACE_GET_SYSCALL_INFO, PTRACE_GETEVENTMSG, PTRACE_GETREGS, PTRACE_GETSIGINFO, PTRACE_INTERRUPT,
+        PTRACE_LISTEN,
+    },
+};
+use rustix::event::PollFlags;
 use std::{ffi::c_void, ptr, sync::atomic::Ordering::SeqCst};
 
-const SIGCHLD: i32 = 17;
-const SIGSTOP: i32 = 19;
-const SIGTTOU: i32 = 22;
 /// A thread of the host program ended; perhaps all of it did.
-const SIG_PARENT: i32 = 12;
-
-pub const PR_SET_PDEATHSIG: u64 = 1;
-pub const PTRACE_CONT: u64 = 7;
-pub const PTRACE_GETREGS: u64 = 12;
-const PTRACE_DETACH: u64 = 17;
-pub const PTRACE_GETEVENTMSG: u64 = 0x4201;
-pub const PTRACE_GETSIGINFO: u64 = 0x4202;
-pub const PTRACE_SEIZE: u64 = 0x4206;
-pub const PTRACE_INTERRUPT: u64 = 0x4207;
-pub const PTRACE_LISTEN: u64 = 0x4208;
-const PTRACE_GET_SYSCALL_INFO: u64 = 0x420e;
-pub const PTRACE_O_TRACEEXEC: u64 = 0x10;
-pub const PTRACE_O_TRACEEXIT: u64 = 0x40;
-pub const PTRACE_O_EXITKILL: u64 = 0x10_0000;
-const PTRACE_EVENT_EXEC: u32 = 4;
-pub const PTRACE_EVENT_EXIT: u32 = 6;
-pub const PTRACE_EVENT_STOP: u32 = 128;
+const SIG_PARENT: i32 = SIGUSR2;
 
 /// The supervisor. `argument` is a [`Shared`] that outlives it.
 pub unsafe extern "C" fn main(argument: *mut c_void) -> ! {
@@ -66,32 +59,30 @@ pub unsafe extern "C" fn main(argument: *mut c_void) -> ! {
 fn exit() -> ! {
     loop {
         // SAFETY: ends this process, which owns nothing.
-        unsafe { syscall(nr::EXIT, [0; 6]) };
+        unsafe { syscall!(nr::EXIT, 0) };
     }
 }
 
 /// Gives up what is the host program's. Returns a descriptor that is readable when there is a signal.
 fn set_up(shared: &Shared) -> Option<i32> {
-    const PR_SET_NAME: u64 = 15;
-    const SFD_NONBLOCK_CLOEXEC: u64 = 0x8_0800;
     let default_action = [0_u64; 4];
-    let bit = |signal: i32| 1_u64 << (signal - 1);
-    let set = bit(SIGCHLD) | bit(SIG_PARENT);
-    let socket = number(shared.socket);
+    let set = signals::set([SIGCHLD, SIG_PARENT]);
+    let socket = shared.socket;
     // SAFETY: all of this concerns only this process, whose signals are blocked: descriptors and directory are
     // copies, the name is per process, and a host program that ignores SIGCHLD must not make this one miss it.
     let signals = unsafe {
         // With a descriptor of the host program left, that would wait in vain for the ends of its pipes.
-        if socket > 0 && syscall(nr::CLOSE_RANGE, [0, socket - 1, 0, 0, 0, 0]) != 0
-            || syscall(nr::CLOSE_RANGE, [socket + 1, u64::from(u32::MAX), 0, 0, 0, 0]) != 0
+        if socket > 0 && syscall!(nr::CLOSE_RANGE, 0, socket - 1, 0) != 0
+            || syscall!(nr::CLOSE_RANGE, socket + 1, u32::MAX, 0) != 0
         {
             return None;
         }
-        syscall(nr::CHDIR, [c"/".as_ptr() as u64, 0, 0, 0, 0, 0]);
-        syscall(nr::PRCTL, [PR_SET_NAME, c"nabla-superviso".as_ptr() as u64, 0, 0, 0, 0]);
-        syscall(nr::RT_SIGACTION, [number(SIGCHLD), sys::address_of(&default_action), 0, 8, 0, 0]);
-        syscall(nr::PRCTL, [PR_SET_PDEATHSIG, number(SIG_PARENT), 0, 0, 0, 0]);
-        syscall(nr::SIGNALFD4, [u64::MAX, sys::address_of(&set), 8, SFD_NONBLOCK_CLOEXEC, 0, 0])
+        syscall!(nr::CHDIR, c"/".as_ptr());
+        syscall!(nr::PRCTL, PR_SET_NAME, c"nabla-superviso".as_ptr());
+        syscall!(nr::RT_SIGACTION, SIGCHLD, &default_action, 0, 8);
+        syscall!(nr::PRCTL, PR_SET_PDEATHSIG, SIG_PARENT);
+        // SFD_CLOEXEC and SFD_NONBLOCK are these.
+        syscall!(nr::SIGNALFD4, -1, &set, 8, O_CLOEXEC | O_NONBLOCK)
     };
     i32::try_from(signals).ok().filter(|&fd| fd >= 0)
 }
@@ -99,12 +90,12 @@ fn set_up(shared: &Shared) -> Option<i32> {
 /// Kills a guest, which is a child of this process that has not been reaped.
 pub fn kill(pid: i32) {
     // SAFETY: concerns only a guest.
-    unsafe { syscall(nr::KILL, [number(pid), number(SIGKILL), 0, 0, 0, 0]) };
+    unsafe { syscall!(nr::KILL, pid, SIGKILL) };
 }
 
 fn parent_is(pid: i32) -> bool {
     // SAFETY: only returns a number.
-    unsafe { syscall(nr::GETPPID, [0; 6]) == i64::from(pid) }
+    unsafe { syscall!(nr::GETPPID) == i64::from(pid) }
 }
 
 enum Work {
@@ -115,26 +106,17 @@ enum Work {
 }
 
 fn wait_for_work(socket: i32, signals: i32) -> Work {
-    const POLLIN: i16 = 1;
-    const POLLHUP: i16 = 16;
-    /// `struct pollfd`.
-    #[repr(C)]
-    struct PollFd {
-        fd: i32,
-        events: i16,
-        returned: i16,
-    }
-    let mut set = [socket, signals].map(|fd| PollFd { fd, events: POLLIN, returned: 0 });
+    const POLLIN: i16 = PollFlags::IN.bits().cast_signed();
+    const POLLHUP: i16 = PollFlags::HUP.bits().cast_signed();
+    let mut set = [socket, signals].map(|fd| pollfd { fd, events: POLLIN, revents: 0 });
     // SAFETY: two structures, as said; no timeout, no signal mask.
-    unsafe { syscall(nr::PPOLL, [set.as_mut_ptr() as u64, 2, 0, 0, 0, 0]) };
-    let [from_host, of_signals] = set.map(|entry| entry.returned);
+    unsafe { syscall!(nr::PPOLL, set.as_mut_ptr(), 2, 0, 0) };
+    let [from_host, of_signals] = set.map(|entry| entry.revents);
     if of_signals & POLLIN != 0 {
         // Which signals does not matter, since everything is looked at.
         let mut buffer = [0_u8; 128 * 8];
         // SAFETY: reads at most the buffer's size.
-        while unsafe { syscall(nr::READ, [number(signals), buffer.as_mut_ptr() as u64, 1024, 0, 0, 0]) }
-            == 1024
-        {}
+        while unsafe { syscall!(nr::READ, signals, buffer.as_mut_ptr(), 1024) } == 1024 {}
     }
     if from_host & POLLIN != 0 {
         Work::Request
@@ -145,14 +127,14 @@ fn wait_for_work(socket: i32, signals: i32) -> Work {
     }
 }
 
-/// One ptrace request; the result as of [`syscall`].
+/// One ptrace request; the result as of [`call`](crate::sys::raw::call).
 ///
 /// # Safety
 ///
 /// `data` must suit the request.
-pub unsafe fn ptrace(request: u64, pid: i32, address: u64, data: u64) -> i64 {
+pub unsafe fn ptrace(request: u32, pid: i32, address: u64, data: u64) -> i64 {
     // SAFETY: concerns only a guest; the rest is the caller's promise.
-    unsafe { syscall(nr::PTRACE, [request, number(pid), address, data, 0, 0]) }
+    unsafe { syscall!(nr::PTRACE, request, pid, address, data) }
 }
 
 /// The guests: a list through their slots, which needs no memory of its own.
@@ -248,13 +230,10 @@ impl Guests {
     }
 
     fn handle_events(&mut self) {
-        const WNOHANG: u64 = 1;
-        const WALL: u64 = 0x4000_0000;
         loop {
             let (mut status, mut usage) = (0_u32, RawUsage::default());
-            let args = [u64::MAX, (&raw mut status) as u64, WNOHANG | WALL, (&raw mut usage) as u64, 0, 0];
             // SAFETY: the kernel writes the status and the usage. Every child of this process is a guest.
-            let pid = unsafe { syscall(nr::WAIT4, args) };
+            let pid = unsafe { syscall!(nr::WAIT4, -1, &raw mut status, WNOHANG | __WALL, &raw mut usage) };
             let Ok(pid @ 1..) = i32::try_from(pid) else { return };
             if status & 0xff == 0x7f {
                 self.handle_stop(pid, status);
@@ -277,7 +256,7 @@ impl Guests {
         let signal = (status >> 8 & 0xff).cast_signed();
         let resume = |signal: i32| {
             // SAFETY: data is a signal's number.
-            unsafe { ptrace(PTRACE_CONT, pid, 0, number(signal)) };
+            unsafe { ptrace(PTRACE_CONT, pid, 0, u64::from(signal.cast_unsigned())) };
         };
         let Some(guest) = self.find(pid) else { return resume(0) };
         let hold = guest.hold.load(SeqCst);
@@ -358,10 +337,13 @@ fn note_fault(guest: &Slot, pid: i32, signal: i32) {
     };
     // A code of 0 or less means that somebody sent the signal.
     if known && info.code > 0 {
-        const SI_KERNEL: i32 = 0x80; // For example a non-canonical address: the processor does not tell it.
-        const BUS_ADRERR: i32 = 2; // Not one for alignment, or for a stack that cannot be.
-        let memory =
-            signal == SIGSEGV && info.code != SI_KERNEL || signal == SIGBUS && info.code == BUS_ADRERR;
+        let memory = match signal {
+            // SI_KERNEL: for example a non-canonical address, which the processor does not tell.
+            SIGSEGV => info.code != SI_KERNEL.cast_signed(),
+            // Not one for alignment, or for a stack that cannot be.
+            SIGBUS => info.code == BUS_ADRERR.cast_signed(),
+            _ => false,
+        };
         let address = if memory { Some(info.address) } else { None };
         set_report(guest, Report::Fault { signal, address, instruction_pointer: registers.rip });
     }
@@ -390,7 +372,7 @@ fn note_denied_call(guest: &Slot, pid: i32) {
     // SAFETY: the kernel writes one word, the registers, and at most as much of the information as it is told.
     let known = unsafe {
         ptrace(PTRACE_GETEVENTMSG, pid, 0, (&raw mut status) as u64) == 0
-            && status & 0x7f == number(SIGSYS)
+            && status & 0x7f == u64::from(SIGSYS.cast_unsigned())
             && ptrace(PTRACE_GETREGS, pid, 0, (&raw mut registers) as u64) == 0
             && ptrace(PTRACE_GET_SYSCALL_INFO, pid, SIZE, (&raw mut info) as u64) > 0
     };
