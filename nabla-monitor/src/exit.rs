@@ -116,7 +116,7 @@ pub struct DeniedCall {
     pub number: u32,
     /// Its six arguments.
     pub arguments: [u64; 6],
-    /// Address of the instruction behind it.
+    /// Address of the instruction after it.
     pub instruction_pointer: u64,
 }
 

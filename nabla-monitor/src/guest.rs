@@ -53,7 +53,7 @@ impl Guest {
         Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None), description }
     }
 
-    /// Confines the program around a guest in a virtual machine, when it is there for that guest alone, as `nabla run` is.
+    /// Confines the program around a guest in a virtual machine, when it is dedicated to that guest, as `nabla run` is.
     ///
     /// The calling thread can then only wait for this guest, kill it, write to the descriptors 0 to 2, and exit: it can
     /// open, execute, start and look at nothing any more. **Every other descriptor of the program is closed**, but for

@@ -112,7 +112,7 @@ pub enum LaunchStep {
 }
 
 impl fmt::Display for LaunchStep {
-    /// What is done, to be put behind "cannot".
+    /// What is done, to be put after "cannot".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match *self {
             Self::BuildFilter => "build the system call filter",

@@ -1,4 +1,4 @@
-//! System call filters: what `seccompiler` makes of rules, behind a search for the number of the call.
+//! System call filters: what `seccompiler` makes of rules, after a search for the number of the call.
 //!
 //! `seccompiler` compares the number with one rule after the other. When a filter is loaded, the kernel (since 5.11)
 //! runs it for every system call that there is, to remember which are allowed whatever their arguments, so that a chain
@@ -50,7 +50,7 @@ const fn statement(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
 }
 
-/// A program that returns `otherwise` for every number that is not among `numbers` (ascending), and ends behind itself
+/// A program that returns `otherwise` for every number that is not among `numbers` (ascending), and ends after itself
 /// for those. `None` when that is farther than a jump goes.
 fn search(numbers: &[u32], otherwise: u32) -> Option<BpfProgram> {
     let mut program = vec![statement(LOAD_WORD, NUMBER)];

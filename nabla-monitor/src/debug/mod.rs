@@ -74,7 +74,7 @@ pub enum Resume {
 pub enum Stop {
     /// Because somebody wanted it.
     Interrupted,
-    /// A breakpoint or a step. `status` is the processor's DR6; `software` tells that it was an INT3, behind which it
+    /// A breakpoint or a step. `status` is the processor's DR6; `software` tells that it was an INT3, after which it
     /// stands.
     Trap { software: bool, status: u64 },
     /// A signal that will end it, or that somebody sent.

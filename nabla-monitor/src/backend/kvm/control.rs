@@ -5,7 +5,7 @@
 //! `KVM_RUN` lets it through, by its own mask, and then returns instead of running any handler. So no handler is
 //! installed, and a signal that comes too early makes the next `KVM_RUN` return at once.
 
-use super::inspect::Port;
+use super::inspect::DebugChannel;
 use crate::{
     exit::HypercallMistake,
     sys::{event::Event, lock, signals},
@@ -33,7 +33,7 @@ pub struct Control {
     changed: Condvar,
     wake: Event,
     /// Where it stands still for those who look into the guest.
-    pub port: Port,
+    pub debug: DebugChannel,
 }
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Control {
             state: Mutex::new(state),
             changed: Condvar::new(),
             wake: Event::new()?,
-            port: Port::new()?,
+            debug: DebugChannel::new()?,
         })
     }
 
@@ -87,7 +87,7 @@ impl Control {
         while state.wanted == Wanted::Pause {
             state.paused = true;
             self.changed.notify_all();
-            if self.port.wants_stop() {
+            if self.debug.wants_stop() {
                 return true;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +112,7 @@ impl Control {
         state.wanted = Wanted::Kill;
         self.kick(&state);
         drop(state);
-        self.port.close();
+        self.debug.close();
         self.changed.notify_all();
     }
 

@@ -271,7 +271,7 @@ pub fn attend(control: &Control) -> Result<(), Interrupted> {
     if !control.attend() {
         return Err(Interrupted::Killed);
     }
-    if control.port.wants_stop() { Err(Interrupted::Look) } else { Ok(()) }
+    if control.debug.wants_stop() { Err(Interrupted::Look) } else { Ok(()) }
 }
 
 /// See [`Devices::descriptors`].

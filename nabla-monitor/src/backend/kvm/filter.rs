@@ -1,4 +1,4 @@
-//! The walls around the thread that runs a guest: no new privileges, a Landlock domain without any right, and a
+//! The confinement of the thread that runs a guest: no new privileges, a Landlock domain without any right, and a
 //! system call filter with pinned descriptors. The host program's other threads are untouched.
 
 use super::devices::DeviceDescriptors;
@@ -67,7 +67,7 @@ pub struct FilterConfig {
     /// Becomes readable when the thread stands still for somebody who looks into the guest.
     pub look: RawFd,
     /// Becomes readable when the guest wants something of its network ring, if it has one.
-    pub kick: Option<RawFd>,
+    pub doorbell: Option<RawFd>,
     pub devices: DeviceDescriptors,
 }
 
@@ -126,13 +126,14 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         .into_iter()
         .map(|request| SeccompRule::new(vec![is(0, vcpu)?, is(1, request)?]))
         .collect::<Result<_, _>>()?;
-    let kick = config.kick.as_slice();
-    let used = [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], blocks, nets, kick].concat();
+    let doorbell = config.doorbell.as_slice();
+    let used =
+        [&[config.vcpu, config.vm, config.wake, *console, *waitset][..], blocks, nets, doorbell].concat();
     let mut rules = always_allowed();
     for (number, rule) in [
         (nr::IOCTL, requests),
         (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
-        (nr::WRITE, on(&joined(&[nets, kick, &[*console, config.exit, config.look]]))?),
+        (nr::WRITE, on(&joined(&[nets, doorbell, &[*console, config.exit, config.look]]))?),
         (nr::EPOLL_PWAIT, on(&[*waitset])?),
         (nr::EPOLL_PWAIT2, on(&[*waitset])?),
         (nr::CLOSE, on(&used)?),
@@ -149,15 +150,15 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
     finish(rules)
 }
 
-/// For the thread that serves the network ring: it moves frames, waits for kicks, and ends the guest.
+/// For the thread that serves the network ring: it moves frames, waits for the doorbell, and ends the guest.
 pub fn build_for_network(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
     let nets = &config.devices.nets[..];
-    let kick = config.kick.as_slice();
+    let doorbell = config.doorbell.as_slice();
     let mut rules = always_allowed();
     for (number, rule) in [
-        (nr::READ, on(&[nets, kick].concat())?),
+        (nr::READ, on(&[nets, doorbell].concat())?),
         (nr::WRITE, on(&[nets, &[config.wake, config.look]].concat())?),
-        (nr::CLOSE, on(&[nets, kick].concat())?),
+        (nr::CLOSE, on(&[nets, doorbell].concat())?),
         (nr::MMAP, not_executable()?),
         (nr::MPROTECT, not_executable()?),
         (nr::TGKILL, vec![own_kick()?]),
@@ -196,7 +197,7 @@ pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler:
 pub fn descriptors(config: &FilterConfig) -> Vec<RawFd> {
     let DeviceDescriptors { console, waitset, blocks, nets } = &config.devices;
     let own = [config.vcpu, config.vm, config.exit, config.wake, config.look, *console, *waitset];
-    [&own[..], blocks, nets, config.kick.as_slice()].concat()
+    [&own[..], blocks, nets, config.doorbell.as_slice()].concat()
 }
 
 /// Takes the calling thread's rights away, for good.
@@ -223,7 +224,7 @@ mod tests {
 
     fn config() -> FilterConfig {
         let devices = DeviceDescriptors { console: 1, waitset: 9, blocks: vec![20, 21], nets: vec![30] };
-        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, kick: Some(12), devices }
+        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, doorbell: Some(12), devices }
     }
 
     /// Whether the filter allows a call; otherwise it fails with EPERM.

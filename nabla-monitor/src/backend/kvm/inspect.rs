@@ -1,7 +1,7 @@
 //! Looking into a guest in a virtual machine.
 //!
-//! The thread that is the guest's processor stands still in [`Port::stand`] while somebody looks, and is the only one
-//! that talks to KVM: it leaves the registers in the port, and takes them from there when it goes on.
+//! The thread that is the guest's processor stands still in [`DebugChannel::stand`] while somebody looks, and is the only
+//! one that talks to KVM: it leaves the registers in the channel, and takes them from there when it goes on.
 
 use super::memory::GuestMemory;
 use crate::debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Registers, Resume, Stop};
@@ -18,7 +18,7 @@ use std::{
 
 /// Where processor and debugger meet.
 #[derive(Debug)]
-pub struct Port {
+pub struct DebugChannel {
     state: Mutex<State>,
     changed: Condvar,
     event: Event,
@@ -63,7 +63,7 @@ pub struct Order {
     pub breakpoints: Vec<HardwareBreakpoint>,
 }
 
-impl Port {
+impl DebugChannel {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             state: Mutex::default(),
@@ -140,24 +140,24 @@ impl Port {
 /// See the module.
 #[derive(Debug)]
 pub struct Inspector {
-    shared: Arc<super::running::Shared>,
+    state: Arc<super::running::GuestState>,
     memory: Arc<GuestMemory>,
 }
 
 impl Inspector {
     /// From now on the guest stops for this. One that has not run yet stops at once where it is to stop for traps.
-    pub fn new(shared: &Arc<super::running::Shared>, memory: &Arc<GuestMemory>, watched: Watched) -> Self {
-        shared.control.port.lock().watched = watched;
-        shared.control.port.interrupt.store(watched == Watched::Traps, Relaxed);
-        Self { shared: Arc::clone(shared), memory: Arc::clone(memory) }
+    pub fn new(state: &Arc<super::running::GuestState>, memory: &Arc<GuestMemory>, watched: Watched) -> Self {
+        state.control.debug.lock().watched = watched;
+        state.control.debug.interrupt.store(watched == Watched::Traps, Relaxed);
+        Self { state: Arc::clone(state), memory: Arc::clone(memory) }
     }
 
-    fn port(&self) -> &Port {
-        &self.shared.control.port
+    fn channel(&self) -> &DebugChannel {
+        &self.state.control.debug
     }
 
     fn standing(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.port().lock();
+        let state = self.channel().lock();
         match state.stop {
             Some(Stop::Ended(_)) => Err(crate::debug::thread::ended()),
             Some(_) => Ok(state),
@@ -208,64 +208,64 @@ impl Debuggee for Inspector {
     }
 
     fn resume(&mut self, how: Resume) -> io::Result<()> {
-        let mut state = self.port().lock();
+        let mut state = self.channel().lock();
         if !matches!(state.stop, Some(Stop::Ended(_)) | None) {
             state.stop = None;
             state.resume = Some(how);
             drop(state);
-            self.port().changed.notify_all();
+            self.channel().changed.notify_all();
         }
         Ok(())
     }
 
     fn interrupt(&mut self) -> io::Result<()> {
-        let state = self.port().lock();
+        let state = self.channel().lock();
         if state.stop.is_none() {
-            self.port().interrupt.store(true, Relaxed);
+            self.channel().interrupt.store(true, Relaxed);
             drop(state);
-            self.shared.control.wake_up();
+            self.state.control.wake_up();
         }
         Ok(())
     }
 
     fn event(&self) -> BorrowedFd<'_> {
-        self.port().event.as_fd()
+        self.channel().event.as_fd()
     }
 
     fn stop(&mut self) -> io::Result<Option<Stop>> {
-        let port = self.port();
-        let state = port.lock();
-        port.event.clear();
+        let channel = self.channel();
+        let state = channel.lock();
+        channel.event.clear();
         let stop = state.stop;
         drop(state);
         if matches!(stop, Some(Stop::Ended(_))) {
             // Readable from now on, for all who look.
-            port.tell();
+            channel.tell();
         }
         Ok(stop)
     }
 
     fn kill(&mut self) -> io::Result<()> {
-        self.port().close();
-        self.shared.control.kill();
+        self.channel().close();
+        self.state.control.kill();
         Ok(())
     }
 
     fn counters(&mut self) -> io::Result<String> {
-        let (counters, resident) = (self.shared.tally.counters(), self.memory.resident()?);
+        let (counters, resident) = (self.state.tally.counters(), self.memory.resident()?);
         Ok(format!("{counters:#?}\nresident: {} KiB", resident >> 10))
     }
 
     fn let_go(&mut self) -> io::Result<()> {
-        let mut state = self.port().lock();
+        let mut state = self.channel().lock();
         state.watched = Watched::No;
-        self.port().interrupt.store(false, Relaxed);
+        self.channel().interrupt.store(false, Relaxed);
         state.breakpoints.clear();
         if state.stop.take().is_some() {
             state.resume = Some(Resume::Continue { signal: None });
         }
         drop(state);
-        self.port().changed.notify_all();
+        self.channel().changed.notify_all();
         Ok(())
     }
 }

@@ -41,7 +41,7 @@ pub struct GuestMemory {
     /// Ascending and disjoint. The page tables are made of the same.
     regions: Vec<PageRange>,
     size: u64,
-    /// With what is behind it.
+    /// With the network ring after it.
     length: usize,
 }
 
@@ -56,14 +56,14 @@ impl fmt::Debug for GuestMemory {
 pub struct MemoryOptions {
     pub huge_pages: bool,
     pub dumpable: bool,
-    /// Bytes, in whole pages, behind the guest's own: for what guest and monitor share.
-    pub behind: u64,
+    /// Bytes of the network ring after guest memory, in whole pages.
+    pub ring_bytes: u64,
 }
 
 impl GuestMemory {
     /// `size` bytes of zeros. Nothing of it is used before it is touched.
     pub fn new(size: u64, regions: Vec<PageRange>, options: MemoryOptions) -> io::Result<Self> {
-        let length = size.checked_add(options.behind).ok_or(io::ErrorKind::OutOfMemory)?;
+        let length = size.checked_add(options.ring_bytes).ok_or(io::ErrorKind::OutOfMemory)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let space = Reservation::new(length)?;
         // SAFETY: the range is that of the reservation, which lives as long as the view.
@@ -103,8 +103,8 @@ impl GuestMemory {
         self.length as u64
     }
 
-    /// What guest and monitor share.
-    pub fn behind(&self) -> Option<VolatileSlice<'_>> {
+    /// The network ring, which guest and monitor share.
+    pub fn ring(&self) -> Option<VolatileSlice<'_>> {
         self.raw(self.size, usize::try_from(self.length() - self.size).ok()?)
     }
 
@@ -213,7 +213,7 @@ impl GuestMemory {
         bytes
     }
 
-    /// Where the image ends: everything behind it is the guest's own.
+    /// Where the image ends: everything after it is the guest's own.
     fn heap(&self) -> u64 {
         let own = self.regions.iter().rfind(|range| range.pages.start < self.size);
         own.map_or(self.size, |last| last.pages.start)
@@ -254,11 +254,11 @@ impl GuestMemory {
     }
 }
 
-/// The regions of a guest with `memory` bytes of its own, and `behind` more: see [`arch::regions`].
-pub fn regions(image: &Image, memory: u64, behind: u64, exec_heap: bool) -> Vec<PageRange> {
+/// The regions of a guest with `memory` bytes of its own, and `ring_bytes` after it: see [`arch::regions`].
+pub fn regions(image: &Image, memory: u64, ring_bytes: u64, exec_heap: bool) -> Vec<PageRange> {
     let mut regions = arch::regions(image.page_ranges(), memory, exec_heap);
-    if behind > 0 {
-        regions.push(PageRange { pages: memory..memory + behind, permissions: Permissions::READ_WRITE });
+    if ring_bytes > 0 {
+        regions.push(PageRange { pages: memory..memory + ring_bytes, permissions: Permissions::READ_WRITE });
     }
     regions
 }

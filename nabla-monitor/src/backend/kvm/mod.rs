@@ -4,12 +4,12 @@ mod arch;
 mod control;
 mod counters;
 mod cpu;
+mod deferred_close;
 mod devices;
 mod emulate;
 mod filter;
 mod hypercall;
 mod inspect;
-mod keeper;
 mod memory;
 mod reservation;
 mod ring;
@@ -19,13 +19,13 @@ mod vm;
 
 use self::{
     counters::Tally,
+    deferred_close::DeferredClose,
     devices::Devices,
     filter::FilterConfig,
     inspect::{Inspector, Watched},
-    keeper::Keeper,
     memory::{GuestMemory, MemoryOptions},
-    ring::{Bell, Ring},
-    running::{KvmGuest, Setting, Shared},
+    ring::{Doorbell, Ring},
+    running::{GuestState, KvmGuest, Setting},
     vcpu::Vcpu,
     vm::{Machine, Start},
 };
@@ -68,13 +68,14 @@ fn start(guest: GuestSpec, console: OwnedFd) -> Result<KvmGuest, Error> {
     let size = guest.memory.as_u64();
     let boot_info = layout::hvt::BOOT_INFO_BASE;
     let cannot_make_events = |error| cannot(LaunchStep::CreateEvents, error);
-    let bell = takes_ring(&guest).then(Bell::new).transpose().map_err(cannot_make_events)?.map(Arc::new);
-    let behind = if bell.is_some() { ring::BYTES } else { 0 };
+    let doorbell =
+        takes_ring(&guest).then(Doorbell::new).transpose().map_err(cannot_make_events)?.map(Arc::new);
+    let ring_bytes = if doorbell.is_some() { ring::BYTES } else { 0 };
     let kvm = vm::open()?;
     let (machine, memory) = vm::while_asking_for_features(&kvm, || {
-        let regions = memory::regions(image, size, behind, guest.exec_heap);
+        let regions = memory::regions(image, size, ring_bytes, guest.exec_heap);
         let page_tables = arch::page_tables(&regions);
-        let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable, behind };
+        let options = MemoryOptions { huge_pages: guest.huge_pages, dumpable: guest.dumpable, ring_bytes };
         let memory = GuestMemory::new(size, regions, options)
             .map_err(|e| cannot(LaunchStep::MapMemory(guest.memory), e))?;
         memory.load(image, &guest.image).map_err(|e| cannot(LaunchStep::LoadImage, e))?;
@@ -83,13 +84,13 @@ fn start(guest: GuestSpec, console: OwnedFd) -> Result<KvmGuest, Error> {
             page_tables: &page_tables,
             entry: image.entry(),
             argument: boot_info,
-            kick: bell.as_deref().map(Bell::kick),
+            doorbell: doorbell.as_deref().map(Doorbell::event),
         };
         let machine = Machine::new(&kvm, Arc::clone(&memory), &start)?;
         Ok::<_, Error>((machine, memory))
     })?;
     drop(kvm);
-    let bell = bell.filter(|_| machine.has_kick);
+    let doorbell = doorbell.filter(|_| machine.has_doorbell);
 
     let manifest = device::fill_in(image.manifest(), &guest.devices, |_| -1);
     let area = layout::hvt::boot_area(
@@ -98,40 +99,41 @@ fn start(guest: GuestSpec, console: OwnedFd) -> Result<KvmGuest, Error> {
         machine.tsc_frequency,
         &manifest,
         &guest.command_line,
-        bell.is_some().then_some(size),
+        doorbell.is_some().then_some(size),
     );
     memory.place(area.address, &area.bytes).map_err(|e| cannot(LaunchStep::CopyBootInfo, e))?;
 
     let tally = Arc::new(Tally::new(image.manifest(), machine.tsc_frequency));
-    let shared = Arc::new(Shared::new(Arc::clone(&tally)).map_err(cannot_make_events)?);
-    let mut devices = Devices::new(guest.devices, console, &shared.control, Arc::clone(&tally))
+    let state = Arc::new(GuestState::new(Arc::clone(&tally)).map_err(cannot_make_events)?);
+    let mut devices = Devices::new(guest.devices, console, &state.control, Arc::clone(&tally))
         .map_err(|e| cannot(LaunchStep::CreateDevices, e))?;
     devices.ends_with_reader = guest.dedicated;
     // Without it the program ends as slowly as it would anyway.
-    let keeper = guest.dedicated.then(|| Keeper::new(machine.descriptors()).ok()).flatten();
+    let deferred_close = guest.dedicated.then(|| DeferredClose::new(machine.descriptors()).ok()).flatten();
     let [vcpu, vm] = machine.descriptors().map(|descriptor| descriptor.as_raw_fd());
     let filter = FilterConfig {
         vcpu,
         vm,
-        exit: shared.exit_descriptor(),
-        wake: shared.control.wake().as_raw_fd(),
-        look: shared.control.port.event().as_raw_fd(),
-        kick: bell.as_ref().map(|bell| bell.kick().as_raw_fd()),
+        exit: state.exit_descriptor(),
+        wake: state.control.wake().as_raw_fd(),
+        look: state.control.debug.event().as_raw_fd(),
+        doorbell: doorbell.as_ref().map(|doorbell| doorbell.event().as_raw_fd()),
         devices: devices.descriptors(),
     };
     let debug_thread = if guest.debug.is_empty() {
         None
     } else {
         let watched = if guest.debug.stops_at_entry() { Watched::Traps } else { Watched::End };
-        let inspector = Inspector::new(&shared, &memory, watched);
+        let inspector = Inspector::new(&state, &memory, watched);
         let thread = DebugThread::start(guest.debug, &guest.name, std::process::id(), inspector, |_| Ok(()));
         Some(thread.map_err(|e| cannot(LaunchStep::AttachDebugger, e))?)
     };
-    let ring = bell.and_then(|bell| Some((Ring::new(Arc::clone(&memory), devices.nets(), tally)?, bell)));
+    let ring = doorbell
+        .and_then(|doorbell| Some((Ring::new(Arc::clone(&memory), devices.nets(), tally)?, doorbell)));
     let vcpu = Vcpu::new(machine, devices);
     let landlock_abi = landlock::abi();
-    let setting = Setting { name: &guest.name, landlock_abi, filter, debug_thread, keeper, ring };
-    KvmGuest::start(setting, vcpu, shared, &memory)
+    let setting = Setting { name: &guest.name, landlock_abi, filter, debug_thread, deferred_close, ring };
+    KvmGuest::start(setting, vcpu, state, &memory)
 }
 
 /// Whether to offer a guest the network ring: whoever has a network interface, may know rings, leaves room for one

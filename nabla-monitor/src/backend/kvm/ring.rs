@@ -10,7 +10,7 @@
 
 mod service;
 
-pub use service::{Bell, Confinement, Service};
+pub use service::{Confinement, Doorbell, Service};
 
 use super::{
     counters::{Direction, Tally},
@@ -42,7 +42,7 @@ pub const BYTES: u64 = (size_of::<Layout>() as u64).next_multiple_of(PAGE_SIZE);
 const PLACES: u32 = 1024;
 const _: () = assert!(PLACES as usize == SIZE);
 
-/// A ring, in the memory behind the guest's own.
+/// A ring, in the memory after the guest's own.
 #[derive(Debug)]
 pub struct Ring {
     memory: Arc<GuestMemory>,
@@ -55,9 +55,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring of a memory that has [`BYTES`] behind its end; `None` when it has not.
+    /// The ring of a memory that has [`BYTES`] after its end; `None` when it has not.
     pub fn new(memory: Arc<GuestMemory>, nets: Nets, tally: Arc<Tally>) -> Option<Self> {
-        memory.behind().filter(|behind| behind.len() as u64 == BYTES)?;
+        memory.ring().filter(|ring| ring.len() as u64 == BYTES)?;
         Some(Self { memory, nets, tally, done: 0, commits: 0 })
     }
 
@@ -66,10 +66,10 @@ impl Ring {
         self.load(offset_of!(Layout, ent_tail)) != self.done
     }
 
-    /// Has the guest say, or not say, when there is something to do. Returns whether there is already.
-    pub fn want_kick(&self, wanted: bool) -> bool {
+    /// Has the guest ring, or not ring, when there is something to do. Returns whether there is already.
+    pub fn want_doorbell(&self, wanted: bool) -> bool {
         self.store(offset_of!(Layout, needs_kick), wanted.into());
-        // The guest stores its index and then looks whether a kick is wanted; here it is the other way round, so
+        // The guest stores its index and then looks whether the doorbell is wanted; here it is the other way round, so
         // that one of both sees the other's.
         fence(SeqCst);
         self.has_work()
@@ -132,7 +132,7 @@ impl Ring {
 
     /// Bytes of the ring.
     fn part(&self, offset: usize, length: usize) -> VolatileSlice<'_> {
-        let ring = self.memory.behind().and_then(|ring| ring.subslice(offset, length).ok());
+        let ring = self.memory.ring().and_then(|ring| ring.subslice(offset, length).ok());
         // `Ring::new` has made sure of the whole.
         ring.expect("the ring is as long as its layout")
     }

@@ -3,11 +3,11 @@
 use super::{
     control::Control,
     counters::Tally,
+    deferred_close::DeferredClose,
     filter::{self, FilterConfig},
     inspect::{Inspector, Watched},
-    keeper::Keeper,
     memory::GuestMemory,
-    ring::{Bell, Confinement, Ring, Service},
+    ring::{Confinement, Doorbell, Ring, Service},
     vcpu::{Vcpu, end_of},
     vm::Machine,
 };
@@ -49,7 +49,7 @@ const THREAD_STACK: usize = 256 << 10;
 /// A guest in a virtual machine, whose processor is a thread of this program.
 #[derive(Debug)]
 pub(super) struct KvmGuest {
-    shared: Arc<Shared>,
+    state: Arc<GuestState>,
     thread: Mutex<Option<JoinHandle<()>>>,
     memory: Weak<GuestMemory>,
     debug_thread: Mutex<Option<DebugThread>>,
@@ -58,7 +58,7 @@ pub(super) struct KvmGuest {
     /// The process that may end it: not a fork of it.
     owner: i32,
     /// For a program that ends with the guest.
-    keeper: Option<Keeper>,
+    deferred_close: Option<DeferredClose>,
 }
 
 /// How a guest is to be run.
@@ -70,14 +70,14 @@ pub(super) struct Setting<'a> {
     /// Serves its debuggers and core dumps.
     pub debug_thread: Option<DebugThread>,
     /// For a program that ends with the guest.
-    pub keeper: Option<Keeper>,
+    pub deferred_close: Option<DeferredClose>,
     /// The network ring, if the guest has one.
-    pub ring: Option<(Ring, Arc<Bell>)>,
+    pub ring: Option<(Ring, Arc<Doorbell>)>,
 }
 
 /// What the thread and its owner share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct GuestState {
     pub control: Control,
     exit: Event,
     pub tally: Arc<Tally>,
@@ -92,7 +92,7 @@ struct Ending {
     usage: ResourceUsage,
 }
 
-impl Shared {
+impl GuestState {
     pub fn new(tally: Arc<Tally>) -> io::Result<Self> {
         let (control, exit) = (Control::new()?, Event::new()?);
         Ok(Self { control, exit, tally, network: AtomicI32::new(0), ending: Mutex::new(None) })
@@ -114,13 +114,13 @@ impl KvmGuest {
     pub(super) fn start(
         setting: Setting<'_>,
         mut vcpu: Vcpu,
-        shared: Arc<Shared>,
+        state: Arc<GuestState>,
         memory: &Arc<GuestMemory>,
     ) -> Result<Self, Error> {
-        let Setting { name, landlock_abi, filter, debug_thread, keeper, ring } = setting;
+        let Setting { name, landlock_abi, filter, debug_thread, deferred_close, ring } = setting;
         let cannot = |step, source| Error::Launch { step, source };
         // Whoever wants to look into it waits for its end.
-        let gone = || shared.control.port.end(End::Signal(SIGKILL));
+        let gone = || state.control.debug.end(End::Signal(SIGKILL));
         let program = filter::build(&filter).map_err(|error| {
             gone();
             cannot(LaunchStep::BuildFilter, io::Error::other(error))
@@ -129,21 +129,21 @@ impl KvmGuest {
         let (ready, confined) = mpsc::sync_channel(2);
         let name: String = name.chars().filter(|&c| c != '\0').collect();
         let threads = 1 + usize::from(ring.is_some());
-        if let Some((ring, bell)) = ring {
+        if let Some((ring, doorbell)) = ring {
             let service = filter::build_for_network(&filter).map_err(io::Error::other).and_then(|program| {
                 let confinement = Confinement { name: format!("{name}-net"), program, landlock_abi };
                 let frequency = vcpu.tsc_frequency();
-                Service::start(ring, bell, frequency, confinement, Arc::clone(&shared), ready.clone())
+                Service::start(ring, doorbell, frequency, confinement, Arc::clone(&state), ready.clone())
             });
             vcpu.serve_network(service.map_err(|source| {
                 gone();
                 cannot(LaunchStep::StartThread, source)
             })?);
         }
-        let theirs = Arc::clone(&shared);
+        let theirs = Arc::clone(&state);
         // The thread runs no handler of the host program, and takes no signal from those who wait for one.
         let blocked = BlockedSignals::all_but_setxid();
-        let dedicated = keeper.is_some();
+        let dedicated = deferred_close.is_some();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             theirs.control.enter();
             let result = prepare_thread(&program, landlock_abi);
@@ -167,20 +167,20 @@ impl KvmGuest {
         })?;
         let wait = || confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")));
         if let Err(source) = (0..threads).try_for_each(|_| wait()) {
-            shared.control.kill();
+            state.control.kill();
             let _ = thread.join();
             gone();
             return Err(cannot(LaunchStep::ConfineThread, source));
         }
         Ok(Self {
-            shared,
+            state,
             thread: Mutex::new(Some(thread)),
             memory: Arc::downgrade(memory),
             debug_thread: Mutex::new(debug_thread),
             filter,
             landlock_abi,
             owner: own_pid(),
-            keeper,
+            deferred_close,
         })
     }
 }
@@ -193,8 +193,8 @@ fn prepare_thread(filter: &BpfProgram, landlock_abi: Option<u32>) -> io::Result<
 
 /// Runs the guest to its end, and tells that. Returns what is left to be freed: it takes a while, for which nobody has to
 /// wait.
-fn run(mut vcpu: Vcpu, shared: &Shared) -> Machine {
-    let result = catch_unwind(AssertUnwindSafe(|| vcpu.run(&shared.control)));
+fn run(mut vcpu: Vcpu, state: &GuestState) -> Machine {
+    let result = catch_unwind(AssertUnwindSafe(|| vcpu.run(&state.control)));
     let result = match result {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the monitor failed while it served the guest".to_owned()),
@@ -204,8 +204,8 @@ fn run(mut vcpu: Vcpu, shared: &Shared) -> Machine {
     let end = result.as_ref().map_or(End::Signal(SIGKILL), |status| end_of(*status));
     // Disks are closed, and with that unlocked, before anybody hears of the end.
     let machine = vcpu.into_machine();
-    shared.finish(result, usage);
-    shared.control.port.end(end);
+    state.finish(result, usage);
+    state.control.debug.end(end);
     machine
 }
 
@@ -215,7 +215,7 @@ impl Running for KvmGuest {
     }
 
     fn exit_fd(&self) -> BorrowedFd<'_> {
-        self.shared.exit.as_fd()
+        self.state.exit.as_fd()
     }
 
     fn is_supervised(&self) -> bool {
@@ -223,28 +223,28 @@ impl Running for KvmGuest {
     }
 
     fn kill(&self) -> io::Result<()> {
-        self.shared.control.kill();
+        self.state.control.kill();
         Ok(())
     }
 
     fn pause(&self) -> io::Result<()> {
-        self.shared.control.pause();
+        self.state.control.pause();
         Ok(())
     }
 
     fn resume(&self) -> io::Result<()> {
-        self.shared.control.resume();
+        self.state.control.resume();
         Ok(())
     }
 
     fn usage(&self) -> io::Result<ResourceUsage> {
-        if let Some(ending) = &*lock(&self.shared.ending) {
+        if let Some(ending) = &*lock(&self.state.ending) {
             return Ok(ending.usage);
         }
-        let Some(thread) = self.shared.control.thread() else { return Ok(ResourceUsage::default()) };
+        let Some(thread) = self.state.control.thread() else { return Ok(ResourceUsage::default()) };
         let of = |thread: i32| Stat::of(format_args!("self/task/{thread}")).map(|stat| stat.usage);
         let resident = self.memory.upgrade().map_or(Ok(0), |memory| memory.resident())?;
-        let network = match self.shared.network.load(Relaxed) {
+        let network = match self.state.network.load(Relaxed) {
             0 => ResourceUsage::default(),
             // It may have ended meanwhile.
             thread => of(thread).unwrap_or_default(),
@@ -253,13 +253,13 @@ impl Running for KvmGuest {
     }
 
     fn counters(&self) -> Option<Counters> {
-        Some(self.shared.tally.counters())
+        Some(self.state.tally.counters())
     }
 
     fn confine_program(&self) -> io::Result<()> {
         let mut kept = filter::descriptors(&self.filter);
         kept.extend([0, 1, 2]);
-        kept.extend(self.keeper.iter().flat_map(Keeper::descriptors));
+        kept.extend(self.deferred_close.iter().flat_map(DeferredClose::descriptors));
         kept.sort_unstable();
         kept.dedup();
         let number = |descriptor: RawFd| descriptor.cast_unsigned();
@@ -269,7 +269,7 @@ impl Running for KvmGuest {
             // The last range has no end of its own.
             let last = if end == u32::MAX { end } else { end - 1 };
             if first <= last {
-                // SAFETY: whatever else this program has open, it has promised to be there for the guest alone.
+                // SAFETY: whatever else this program has open, it has promised to be there for nothing but the guest.
                 check(unsafe { syscall!(nr::CLOSE_RANGE, first, last, 0) })?;
             }
         }
@@ -282,7 +282,7 @@ impl Running for KvmGuest {
             operation: "run the guest",
             source: io::Error::other(text.to_owned()),
         };
-        match &*lock(&self.shared.ending) {
+        match &*lock(&self.state.ending) {
             Some(Ending { result: Ok(status), usage }) => Ok((*status, *usage)),
             Some(Ending { result: Err(text), .. }) => Err(failed(text)),
             None => Err(failed("its thread has ended without saying why")),
@@ -298,7 +298,7 @@ impl Running for KvmGuest {
             return thread.dump_core(directory);
         }
         let memory = self.memory.upgrade().ok_or_else(debug_thread::ended)?;
-        let mut inspector = Inspector::new(&self.shared, &memory, Watched::No);
+        let mut inspector = Inspector::new(&self.state, &memory, Watched::No);
         let written = core::write_of_running(directory, name, self.pid(), &mut inspector);
         inspector.let_go()?;
         written
@@ -317,7 +317,7 @@ impl Drop for KvmGuest {
         if self.owner != own_pid() {
             return;
         }
-        self.shared.control.kill();
+        self.state.control.kill();
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }

@@ -126,9 +126,9 @@ impl Vcpu {
         let mut called = false;
         loop {
             // Somebody may want to look again as soon as the last one has, and a guest that was paused stays so.
-            while std::mem::take(&mut called) || self.should_stop(&control.port) {
+            while std::mem::take(&mut called) || self.should_stop(&control.debug) {
                 control.clear_kick();
-                if self.should_stop(&control.port) && !self.stop_if_possible(&control.port)? {
+                if self.should_stop(&control.debug) && !self.stop_if_possible(&control.debug)? {
                     // It is on the way to an exit, and does what is wanted after that.
                     called = true;
                     break;
@@ -228,8 +228,8 @@ impl Vcpu {
                 Ok(Outcome::Continue) => None,
                 Ok(Outcome::Look) => {
                     // Until nobody wants to any more: what says that somebody does is gone when it has been attended to.
-                    while control.port.wants_stop() {
-                        self.stop_in_call(&control.port)?;
+                    while control.debug.wants_stop() {
+                        self.stop_in_call(&control.debug)?;
                         if !control.attend() {
                             return Ok(Some(ExitStatus::Killed(SIGKILL)));
                         }
@@ -288,7 +288,7 @@ impl Vcpu {
     fn exception(&mut self, control: &Control) -> io::Result<Option<ExitStatus>> {
         let exception = self.read_frame()?;
         self.in_frame = true;
-        if exception.trap && self.stop_for_trap(exception, &control.port)? {
+        if exception.trap && self.stop_for_trap(exception, &control.debug)? {
             return Ok(None);
         }
         // Whatever becomes of it, it is one step, of which the guest sees nothing.
@@ -324,7 +324,7 @@ impl Vcpu {
         };
         if ended.is_none() {
             match stepped {
-                Some(_) => self.stop_after_step(&control.port)?,
+                Some(_) => self.stop_after_step(&control.debug)?,
                 None => self.resume(),
             }
         }

@@ -44,7 +44,7 @@ pub struct Machine {
     /// Frequency of the time stamp counter in Hz.
     pub tsc_frequency: u64,
     /// Whether the guest can wake the host's side of the network ring.
-    pub has_kick: bool,
+    pub has_doorbell: bool,
     // In the order in which they are dropped: the machine before the memory that it uses.
     vm: VmFd,
     monitor: GuestMemoryMmap,
@@ -59,8 +59,8 @@ pub struct Start<'a> {
     pub entry: u64,
     /// What that finds in rdi.
     pub argument: u64,
-    /// What the guest is to wake by the port of the network ring.
-    pub kick: Option<&'a EventFd>,
+    /// What the guest's writes to the port of the network ring's doorbell make readable.
+    pub doorbell: Option<&'a EventFd>,
 }
 
 impl fmt::Debug for Machine {
@@ -135,9 +135,10 @@ impl Machine {
         // Older kernels lack it, and replace `vmcall` by `vmmcall` in the guest's (private) text then.
         let _ = vm.enable_cap(&quirks);
         // Where the kernel cannot do it, there is no ring.
-        let kick = IoEventAddress::Pio(hvt::RING_KICK_PORT.into());
-        let has_kick = start.kick.is_some_and(|bell| vm.register_ioevent(bell, &kick, NoDatamatch).is_ok());
-        let monitor = monitor_memory(start.page_tables, has_kick)?;
+        let port = IoEventAddress::Pio(hvt::RING_KICK_PORT.into());
+        let has_doorbell =
+            start.doorbell.is_some_and(|doorbell| vm.register_ioevent(doorbell, &port, NoDatamatch).is_ok());
+        let monitor = monitor_memory(start.page_tables, has_doorbell)?;
         add_slot(&vm, GUEST_SLOT, 0, memory.length(), memory.host_address() as u64)?;
         let host = monitor.get_host_address(GuestAddress(arch::MONITOR_BASE)).map_err(no_memory)?;
         let size = arch::PAGE_TABLES - arch::MONITOR_BASE + start.page_tables.len() as u64;
@@ -153,7 +154,7 @@ impl Machine {
             &initial_registers(start.entry, start.argument, memory.size()),
         )?;
         set_signal_mask(&vcpu)?;
-        Ok(Self { vcpu, tsc_frequency, has_kick, vm, monitor, memory })
+        Ok(Self { vcpu, tsc_frequency, has_doorbell, vm, monitor, memory })
     }
 
     /// The descriptors of the virtual machine and its processor.
@@ -199,8 +200,8 @@ fn no_memory(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Launch { step: LaunchStep::CreatePageTables, source: io::Error::other(error) }
 }
 
-fn monitor_memory(page_tables: &[u8], kick: bool) -> Result<GuestMemoryMmap, Error> {
-    let pages = arch::monitor_pages(kick);
+fn monitor_memory(page_tables: &[u8], doorbell: bool) -> Result<GuestMemoryMmap, Error> {
+    let pages = arch::monitor_pages(doorbell);
     let size = pages.len() + page_tables.len();
     let memory =
         GuestMemoryMmap::from_ranges(&[(GuestAddress(arch::MONITOR_BASE), size)]).map_err(no_memory)?;
@@ -339,7 +340,7 @@ fn set_signal_mask(vcpu: &VcpuFd) -> Result<(), Error> {
     }
     let blocked = !signals::set([KICK, SETXID]);
     let mask = SignalMask { length: 8, blocked: blocked.to_ne_bytes() };
-    // SAFETY: this is `struct kvm_signal_mask` with a set of 8 bytes behind its length, which the kernel copies.
+    // SAFETY: this is `struct kvm_signal_mask` with a set of 8 bytes after its length, which the kernel copies.
     match unsafe { ioctl_with_ref(vcpu, KVM_SET_SIGNAL_MASK(), &mask) } {
         0 => Ok(()),
         _ => Err(Error::Launch { step: LaunchStep::SetRegisters, source: io::Error::last_os_error() }),

@@ -51,7 +51,7 @@ pub struct Inspector {
     event: Event,
     memory: File,
     maps: File,
-    /// Guest memory ends here; behind it is the launcher's page.
+    /// Guest memory ends here; after it is the launcher's page.
     size: u64,
 }
 

@@ -67,7 +67,7 @@ pub struct LaunchConfig<'a> {
     pub exec_heap: bool,
     pub huge_pages: bool,
     pub dumpable: bool,
-    /// Whether the descriptor behind the image's is a cgroup's `cgroup.procs`.
+    /// Whether the descriptor after the image's is a cgroup's `cgroup.procs`.
     pub joins_cgroup: bool,
     /// Shown as the process's name; cut to 15 bytes.
     pub name: &'a str,
@@ -79,7 +79,7 @@ pub struct LaunchConfig<'a> {
     pub as_text: Option<(&'a str, u8)>,
 }
 
-/// The descriptors behind the devices.
+/// The descriptors after the devices'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
     pub image: i32,

@@ -35,7 +35,7 @@ const STUB_STRIDE: u64 = 16;
 /// ring 3 may not execute, so that it faults.
 pub const SYSCALL_TRAP: u64 = STUB_PAGE + 0xff0;
 
-/// The stub's way for `wrmsr` of the FS base, behind the entry points.
+/// The stub's way for `wrmsr` of the FS base, after the entry points.
 const WRMSR_STUB: u64 = STUB_PAGE + VECTORS as u64 * STUB_STRIDE;
 /// The vector of #GP.
 pub const GENERAL_PROTECTION: u8 = 13;
@@ -58,9 +58,9 @@ const IDT: u64 = 0x800;
 const GDT_SIZE: u64 = 256;
 /// Size of the TSS without the bitmap.
 const TSS_SIZE: u64 = 104;
-/// The first port behind those that the bitmap speaks of. All others are closed.
+/// The first port after those that the bitmap speaks of. All others are closed.
 const PORTS_END: u64 = 0x608;
-/// The last byte of the TSS; behind the bitmap's last byte there must be one of ones.
+/// The last byte of the TSS; after the bitmap's last byte there must be one of ones.
 const TSS_LIMIT: u64 = TSS_SIZE + PORTS_END / 8;
 
 /// Base and limit of a descriptor table.
@@ -219,12 +219,12 @@ pub fn accessed(size: u64, entry: impl Fn(u64) -> Option<u64>) -> Vec<Range<u64>
 
 /// The first three pages of the monitor: stub, tables, and the empty stack.
 ///
-/// `kick` opens the port that wakes the host's side of the network ring.
-pub fn monitor_pages(kick: bool) -> Vec<u8> {
+/// `doorbell` opens the port that wakes the host's side of the network ring.
+pub fn monitor_pages(doorbell: bool) -> Vec<u8> {
     let mut bytes = vec![0; 3 * PAGE_SIZE as usize];
     let (stub, rest) = bytes.split_at_mut(PAGE_SIZE as usize);
     write_stub(stub);
-    write_tables(rest, kick);
+    write_tables(rest, doorbell);
     bytes
 }
 
@@ -317,7 +317,7 @@ pub fn in_wrmsr_stub(rip: u64) -> Option<bool> {
     }
 }
 
-/// The vector of the exception that halted at `rip`, which is behind the `hlt`.
+/// The vector of the exception that halted at `rip`, which is after the `hlt`.
 pub fn vector_at(rip: u64) -> Option<u8> {
     if rip == WRMSR_STUB + WRMSR_CODE.len() as u64 {
         return Some(GENERAL_PROTECTION);
@@ -332,7 +332,7 @@ pub const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
 }
 
-fn write_tables(page: &mut [u8], kick: bool) {
+fn write_tables(page: &mut [u8], doorbell: bool) {
     // 64-bit code of ring 0 and ring 3, and data: accessed, so that the processor does not write to them.
     for (selector, descriptor) in [
         (KERNEL_CS, 0x00af_9b00_0000_ffff_u64),
@@ -352,8 +352,8 @@ fn write_tables(page: &mut [u8], kick: bool) {
     let mut ports = vec![0xff; (PORTS_END / 8 + 1) as usize];
     // An access of four bytes needs four open ports.
     let hypercalls = hvt::HYPERCALL_PORT_BASE + 1..hvt::HYPERCALL_PORT_BASE + 0x10;
-    let kick = if kick { hvt::RING_KICK_PORT..hvt::RING_KICK_PORT + 4 } else { 0..0 };
-    for port in hypercalls.chain(kick) {
+    let doorbell = if doorbell { hvt::RING_KICK_PORT..hvt::RING_KICK_PORT + 4 } else { 0..0 };
+    for port in hypercalls.chain(doorbell) {
         ports[usize::from(port / 8)] &= !(1 << (port % 8));
     }
     put(page, TSS + TSS_SIZE, &ports);

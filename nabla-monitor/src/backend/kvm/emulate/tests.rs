@@ -16,7 +16,7 @@ const STACK: u64 = 0x30_0000;
 const CODE: u64 = 0x00af_9900_0000_ffff;
 const FLAT: u64 = 0x00cf_9300_0000_ffff;
 
-/// A guest that has loaded its tables: code at 8, data at 0x10, a TSS at 0x18, and oddities behind it.
+/// A guest that has loaded its tables: code at 8, data at 0x10, a TSS at 0x18, and oddities after it.
 fn guest(code: &[u8]) -> (Cpu, GuestMemory) {
     let text = Permissions { read: true, write: false, execute: true };
     let image = vec![PageRange { pages: TEXT..TEXT + 0x1000, permissions: text }];

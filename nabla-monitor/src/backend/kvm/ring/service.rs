@@ -1,13 +1,13 @@
 //! The thread that does what a guest submits to its network ring.
 //!
-//! It sleeps until the guest kicks it (an ioeventfd: the guest's processor is not left for that). When it has just
-//! had work and more tends to come soon, it looks for that a little while before it sleeps: `patience`, which grows
+//! It sleeps until the guest rings the doorbell (an ioeventfd: the guest's processor is not left for that). When it has
+//! just had work and more tends to come soon, it looks for that a little while before it sleeps: `patience`, which grows
 //! when a sleep turns out to have been short, and is nothing as soon as one was not. A guest that waits for the
 //! network costs nothing.
 
 use super::Ring;
 use crate::{
-    backend::kvm::{control::Control, counters::ticks, filter, running::Shared},
+    backend::kvm::{control::Control, counters::ticks, filter, running::GuestState},
     sys::{signals::BlockedSignals, usage::of_this_thread},
     usage::ResourceUsage,
 };
@@ -32,34 +32,34 @@ use vmm_sys_util::eventfd::EventFd;
 const MOST_PATIENCE: u64 = 50_000;
 const THREAD_STACK: usize = 128 << 10;
 
-/// What the guest's processor and the thread have in common.
+/// By which the guest's processor, or who stops the thread, wakes it.
 #[derive(Debug)]
-pub struct Bell {
-    kick: EventFd,
+pub struct Doorbell {
+    event: EventFd,
     stop: AtomicBool,
 }
 
-impl Bell {
+impl Doorbell {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { kick: EventFd::new(vmm_sys_util::eventfd::EFD_CLOEXEC)?, stop: AtomicBool::new(false) })
+        Ok(Self { event: EventFd::new(vmm_sys_util::eventfd::EFD_CLOEXEC)?, stop: AtomicBool::new(false) })
     }
 
-    /// What is to become readable when the guest kicks.
-    pub fn kick(&self) -> &EventFd {
-        &self.kick
+    /// Readable when the guest has rung.
+    pub fn event(&self) -> &EventFd {
+        &self.event
     }
 
-    /// Waits for a kick.
+    /// Waits until the guest rings.
     fn wait(&self) {
         // The thread has all signals blocked, and the descriptor is nothing that fails.
-        let _ = self.kick.read();
+        let _ = self.event.read();
     }
 }
 
 /// The thread. It ends, and has done everything that was submitted, when this is dropped.
 #[derive(Debug)]
 pub struct Service {
-    bell: Arc<Bell>,
+    doorbell: Arc<Doorbell>,
     thread: Option<JoinHandle<ResourceUsage>>,
 }
 
@@ -68,40 +68,40 @@ impl Service {
     /// counter in Hz.
     pub fn start(
         ring: Ring,
-        bell: Arc<Bell>,
+        doorbell: Arc<Doorbell>,
         frequency: u64,
         confinement: Confinement,
-        shared: Arc<Shared>,
+        state: Arc<GuestState>,
         ready: mpsc::SyncSender<io::Result<()>>,
     ) -> io::Result<Self> {
-        let theirs = Arc::clone(&bell);
+        let theirs = Arc::clone(&doorbell);
         // It runs no handler of the host program, and takes no signal from those who wait for one.
         let _blocked = BlockedSignals::all_but_setxid();
         let builder = thread::Builder::new().name(confinement.name.clone()).stack_size(THREAD_STACK);
         let thread = builder.spawn(move || {
-            shared.network.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
+            state.network.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
             let result = filter::confine_thread(&confinement.program, confinement.landlock_abi);
             let failed = result.is_err();
             let _ = ready.send(result);
             drop((ready, confinement));
             if !failed {
-                let control = &shared.control;
+                let control = &state.control;
                 let work = AssertUnwindSafe(|| run(ring, &theirs, frequency / MOST_PATIENCE, control));
                 if catch_unwind(work).is_err() {
                     control.kill();
                 }
             }
-            shared.network.store(0, Relaxed);
+            state.network.store(0, Relaxed);
             ResourceUsage { max_resident: 0, ..of_this_thread() }
         })?;
-        Ok(Self { bell, thread: Some(thread) })
+        Ok(Self { doorbell, thread: Some(thread) })
     }
 
     /// Ends it, and returns what it has used.
     pub fn stop(&mut self) -> ResourceUsage {
         let Some(thread) = self.thread.take() else { return ResourceUsage::default() };
-        self.bell.stop.store(true, SeqCst);
-        let _ = self.bell.kick.write(1);
+        self.doorbell.stop.store(true, SeqCst);
+        let _ = self.doorbell.event.write(1);
         thread.join().unwrap_or_default()
     }
 }
@@ -112,7 +112,7 @@ impl Drop for Service {
     }
 }
 
-/// The walls around the thread.
+/// What confines the thread.
 #[derive(Debug)]
 pub struct Confinement {
     pub name: String,
@@ -121,7 +121,7 @@ pub struct Confinement {
 }
 
 /// Works until it is stopped, or the guest has made a mistake.
-fn run(mut ring: Ring, bell: &Bell, most: u64, control: &Control) {
+fn run(mut ring: Ring, doorbell: &Doorbell, most: u64, control: &Control) {
     let mut patience = 0;
     let work = |ring: &mut Ring| match ring.work() {
         Ok(count) => Some(count > 0),
@@ -132,28 +132,28 @@ fn run(mut ring: Ring, bell: &Bell, most: u64, control: &Control) {
     };
     loop {
         // Before looking at the ring: what was submitted before the stop is done.
-        let stopped = bell.stop.load(SeqCst);
+        let stopped = doorbell.stop.load(SeqCst);
         let Some(worked) = work(&mut ring) else { return };
         if stopped {
             return;
         }
-        if worked || is_coming(&ring, bell, patience) {
+        if worked || is_coming(&ring, doorbell, patience) {
             continue;
         }
-        if !ring.want_kick(true) {
+        if !ring.want_doorbell(true) {
             let since = ticks();
-            bell.wait();
+            doorbell.wait();
             patience = next_patience(patience, ticks().wrapping_sub(since), most);
         }
-        ring.want_kick(false);
+        ring.want_doorbell(false);
     }
 }
 
 /// Looks for work for some time, in ticks.
-fn is_coming(ring: &Ring, bell: &Bell, patience: u64) -> bool {
+fn is_coming(ring: &Ring, doorbell: &Doorbell, patience: u64) -> bool {
     let since = ticks();
     while ticks().wrapping_sub(since) < patience {
-        if ring.has_work() || bell.stop.load(Relaxed) {
+        if ring.has_work() || doorbell.stop.load(Relaxed) {
             return true;
         }
         hint::spin_loop();

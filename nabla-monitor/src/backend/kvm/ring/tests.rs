@@ -34,7 +34,7 @@ fn machine() -> Machine {
     let image = vec![PageRange { pages: TEXT..TEXT + 0x1000, permissions: text }];
     let mut regions = arch::regions(image, SIZE, false);
     regions.push(PageRange { pages: SIZE..SIZE + BYTES, permissions: Permissions::READ_WRITE });
-    let options = MemoryOptions { behind: BYTES, ..MemoryOptions::default() };
+    let options = MemoryOptions { ring_bytes: BYTES, ..MemoryOptions::default() };
     let memory = Arc::new(GuestMemory::new(SIZE, regions, options).unwrap());
     let (wire, tap) =
         socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::NONBLOCK, None).unwrap();

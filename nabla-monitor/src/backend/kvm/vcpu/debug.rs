@@ -5,7 +5,7 @@ use super::{
         arch,
         control::Control,
         cpu::{Exception, flags, vector},
-        inspect::{Context, Order, Port, Watched},
+        inspect::{Context, DebugChannel, Order, Watched},
     },
     Vcpu, system,
 };
@@ -33,13 +33,13 @@ pub struct Stepping {
 
 impl Vcpu {
     /// Whether it should stop before it is entered again.
-    pub(super) fn should_stop(&self, port: &Port) -> bool {
-        self.steps_out_of_call || port.wants_stop()
+    pub(super) fn should_stop(&self, channel: &DebugChannel) -> bool {
+        self.steps_out_of_call || channel.wants_stop()
     }
 
     /// Stops, unless the processor is about to halt in the stub of exceptions: then this is false, and it can stop when it
     /// has come out.
-    pub(super) fn stop_if_possible(&mut self, port: &Port) -> io::Result<bool> {
+    pub(super) fn stop_if_possible(&mut self, channel: &DebugChannel) -> io::Result<bool> {
         if !self.in_frame {
             // An access to a port is only done with when the processor is entered again. This enters it for nothing
             // else.
@@ -54,18 +54,18 @@ impl Vcpu {
             true => Stop::Trap { software: false, status: STEP_DONE },
             false => Stop::Interrupted,
         };
-        self.stand(stop, port)?;
+        self.stand(stop, channel)?;
         Ok(true)
     }
 
     /// Stops in the middle of a hypercall, which goes on after it.
-    pub(super) fn stop_in_call(&mut self, port: &Port) -> io::Result<()> {
+    pub(super) fn stop_in_call(&mut self, channel: &DebugChannel) -> io::Result<()> {
         let registers = self.machine.vcpu.get_regs().map_err(system)?;
         let sregs = self.machine.vcpu.get_sregs().map_err(system)?;
         let context =
             Context { registers: joined(&registers, sregs.fs.base, sregs.gs.base), float: self.float()? };
         // What a debugger changes here would be overwritten by the end of the call, so it has no effect.
-        if let Some(order) = port.stand(Stop::Interrupted, context) {
+        if let Some(order) = channel.stand(Stop::Interrupted, context) {
             self.set_breakpoints(&order)?;
             self.steps_out_of_call = order.step;
         }
@@ -73,11 +73,11 @@ impl Vcpu {
     }
 
     /// Stops for a trap that is a debugger's. False when it is the guest's own affair.
-    pub(super) fn stop_for_trap(&mut self, exception: Exception, port: &Port) -> io::Result<bool> {
-        let watched = port.watched() == Watched::Traps;
+    pub(super) fn stop_for_trap(&mut self, exception: Exception, channel: &DebugChannel) -> io::Result<bool> {
+        let watched = channel.watched() == Watched::Traps;
         if exception.vector == vector::BREAKPOINT && watched {
             self.stepping = None;
-            self.stand(Stop::Trap { software: true, status: 0 }, port)?;
+            self.stand(Stop::Trap { software: true, status: 0 }, channel)?;
             return Ok(true);
         }
         if exception.vector != vector::DEBUG {
@@ -99,7 +99,7 @@ impl Vcpu {
         }
         self.machine.vcpu.set_debug_regs(&cleared).map_err(system)?;
         if watched {
-            self.stand(Stop::Trap { software: false, status: found.dr6 }, port)?;
+            self.stand(Stop::Trap { software: false, status: found.dr6 }, channel)?;
         } else {
             self.resume();
         }
@@ -107,12 +107,12 @@ impl Vcpu {
     }
 
     /// A step is over that ended in the monitor: with an instruction that it did, or at the entry of a gate.
-    pub(super) fn stop_after_step(&mut self, port: &Port) -> io::Result<()> {
-        if port.watched() != Watched::Traps {
+    pub(super) fn stop_after_step(&mut self, channel: &DebugChannel) -> io::Result<()> {
+        if channel.watched() != Watched::Traps {
             self.resume();
             return Ok(());
         }
-        self.stand(Stop::Trap { software: false, status: STEP_DONE }, port)
+        self.stand(Stop::Trap { software: false, status: STEP_DONE }, channel)
     }
 
     pub(super) fn set_trap_flag(&mut self, on: bool) {
@@ -140,14 +140,14 @@ impl Vcpu {
 
     /// Shows a guest that is about to end.
     pub(super) fn show_end(&mut self, status: ExitStatus, control: &Control) -> io::Result<()> {
-        if control.port.watched() == Watched::No {
+        if control.debug.watched() == Watched::No {
             return Ok(());
         }
         if !self.in_frame {
             self.take_registers()?;
         }
         let context = self.context()?;
-        control.port.stand(Stop::Ending(end_of(status)), context);
+        control.debug.stand(Stop::Ending(end_of(status)), context);
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Vcpu {
         let mut area = self.machine.vcpu.get_xsave().map_err(system)?;
         area.region.as_mut_bytes()[..size_of::<FloatRegisters>()].copy_from_slice(float.as_bytes());
         area.region[COMPONENTS] |= LEGACY;
-        // SAFETY: no component is enabled whose state would lie behind the area's 4 KiB.
+        // SAFETY: no component is enabled whose state would lie after the area's 4 KiB.
         unsafe { self.machine.vcpu.set_xsave(&area) }.map_err(system)
     }
 
@@ -201,13 +201,13 @@ impl Vcpu {
     }
 
     /// Stands still with the registers in `cpu`, and goes on with what they are then.
-    fn stand(&mut self, stop: Stop, port: &Port) -> io::Result<()> {
+    fn stand(&mut self, stop: Stop, channel: &DebugChannel) -> io::Result<()> {
         if let Some(step) = self.stepping.take() {
             // It has not been done, and is not wanted any more.
             self.set_trap_flag(step.guests_own);
         }
         let shown = self.context()?;
-        let Some(order) = port.stand(stop, shown) else {
+        let Some(order) = channel.stand(stop, shown) else {
             self.resume();
             return Ok(());
         };

@@ -56,7 +56,7 @@ const CHILD_STACK_SIZE: usize = 64 << 10;
 
 /// What host program and supervisor share.
 #[derive(Debug)]
-struct Shared {
+struct HostLink {
     /// The host program's process.
     host_pid: i32,
     /// The supervisor's end of the socket, by its number, which is the same in both descriptor tables at first.
@@ -75,18 +75,18 @@ pub struct Supervisor {
     socket: Option<OwnedFd>,
     /// Held from a request to its answer.
     turn: Mutex<()>,
-    shared: ManuallyDrop<Box<Shared>>,
+    link: ManuallyDrop<Box<HostLink>>,
     /// User and group it was started with.
     identity: (Uid, Gid),
     stacks: ManuallyDrop<Stacks>,
 }
 
-// SAFETY: the pointer in `Shared` is to memory of `Stacks`, which only the supervisor uses.
+// SAFETY: the pointer in `HostLink` is to memory of `Stacks`, which only the supervisor uses.
 unsafe impl Send for Supervisor {}
 // SAFETY: as above.
 unsafe impl Sync for Supervisor {}
 
-/// Memory for two stacks and a thread control block, in this order, each behind a guard page.
+/// Memory for two stacks and a thread control block, in this order, each after a guard page.
 #[derive(Debug)]
 struct Stacks(*mut std::ffi::c_void);
 
@@ -141,13 +141,13 @@ impl Supervisor {
         let stacks = Stacks::new()?;
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let mut shared = Box::new(Shared {
+        let mut link = Box::new(HostLink {
             host_pid: own_pid(),
             socket: theirs.as_raw_fd(),
             child_stack: stacks.child_top(),
             quit: AtomicU32::new(0),
         });
-        let argument = (&raw mut *shared).cast();
+        let argument = (&raw mut *link).cast();
         let blocked = BlockedSignals::all();
         // SAFETY: `task::main` keeps the rules; stack, block and argument live until `drop` has reaped it; no
         // signal handler can run in it, since signals are blocked and stay so.
@@ -160,7 +160,7 @@ impl Supervisor {
             pid,
             socket: Some(socket),
             turn: Mutex::new(()),
-            shared: ManuallyDrop::new(shared),
+            link: ManuallyDrop::new(link),
             identity: identity(),
             stacks: ManuallyDrop::new(stacks),
         })
@@ -322,15 +322,15 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         // After a fork without exec there are two of these, and only the original's supervisor exists.
-        if own_pid() == self.shared.host_pid {
-            self.shared.quit.store(1, SeqCst);
+        if own_pid() == self.link.host_pid {
+            self.link.quit.store(1, SeqCst);
             self.wake();
             self.socket = None;
             self.has_ended(false);
         }
         // SAFETY: whoever used them has been reaped, or exists in another process only.
         unsafe {
-            ManuallyDrop::drop(&mut self.shared);
+            ManuallyDrop::drop(&mut self.link);
             ManuallyDrop::drop(&mut self.stacks);
         }
     }

@@ -5,7 +5,7 @@ use super::{
         arch::{self, LAUNCH_FAILED},
         spawn::{Child, Move, become_launcher},
     },
-    Shared, command,
+    HostLink, command,
     slot::Slot,
     task::{kill, ptrace},
 };
@@ -76,31 +76,31 @@ pub enum Subject {
 
 /// Receives a message and does what it says. Returns the slot of a guest that runs now, or null. `None` when the host
 /// program has closed its end.
-pub fn serve(shared: &Shared) -> Option<*mut Slot> {
+pub fn serve(link: &HostLink) -> Option<*mut Slot> {
     let mut descriptors = [-1; MAX_DESCRIPTORS + 1];
-    let (address, subject, count) = receive(shared.socket, &mut descriptors)?;
+    let (address, subject, count) = receive(link.socket, &mut descriptors)?;
     if subject == Subject::Start as u64 {
         // SAFETY: the address came from the host program over a socket that nobody else has, and the host program keeps
         // the request until it has the answer.
-        return Some(serve_start(shared, unsafe { &mut *address.cast() }, &descriptors[..count]));
+        return Some(serve_start(link, unsafe { &mut *address.cast() }, &descriptors[..count]));
     }
     if subject == Subject::Command as u64 {
         // SAFETY: as above.
         command::carry_out(unsafe { &mut *address.cast() }, descriptors[0]);
-        answer(shared.socket, -1);
+        answer(link.socket, -1);
     }
     Some(ptr::null_mut())
 }
 
-fn serve_start(shared: &Shared, request: &mut Request, descriptors: &[i32]) -> *mut Slot {
+fn serve_start(link: &HostLink, request: &mut Request, descriptors: &[i32]) -> *mut Slot {
     let mut pidfd = -1;
-    start(shared, request, descriptors, &mut pidfd);
+    start(link, request, descriptors, &mut pidfd);
     let slot = if request.failed.is_none() { request.slot.cast_mut() } else { ptr::null_mut() };
     for &descriptor in descriptors {
         close(descriptor);
     }
     // The host program may forget the request as soon as it has this.
-    answer(shared.socket, pidfd);
+    answer(link.socket, pidfd);
     if pidfd >= 0 {
         close(pidfd);
     }
@@ -108,7 +108,7 @@ fn serve_start(shared: &Shared, request: &mut Request, descriptors: &[i32]) -> *
 }
 
 /// What the child needs, besides what `become_launcher` does.
-struct Birth {
+struct ChildStart {
     child: Child,
     /// The supervisor's socket, of which the child has a copy.
     socket: i32,
@@ -121,7 +121,7 @@ struct Birth {
     failed: Option<(LaunchStep, Errno)>,
 }
 
-fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mut i32) {
+fn start(link: &HostLink, request: &mut Request, descriptors: &[i32], pidfd: &mut i32) {
     let mut moves = [Move::from_raw(-1, -1); MAX_DESCRIPTORS];
     let mut target = 0;
     for (entry, &source) in moves.iter_mut().zip(descriptors) {
@@ -129,21 +129,21 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
         target += 1;
     }
     let child = Child { moves: moves.as_mut_ptr(), move_count: target };
-    let mut birth = Birth {
+    let mut child_start = ChildStart {
         child,
-        socket: shared.socket,
+        socket: link.socket,
         // SAFETY: only returns a number.
         parent: unsafe { syscall!(nr::GETPID) },
         go: AtomicU32::new(0),
         alive: AtomicU32::new(1),
         failed: None,
     };
-    let argument = (&raw mut birth).cast();
+    let argument = (&raw mut child_start).cast();
     let flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD.cast_unsigned() | request.namespaces;
-    // SAFETY: `be_born` keeps the rules; the stack is not in use, since there is one birth at a time and this
-    // function only returns when the child is done with it and with `birth`.
+    // SAFETY: `child_main` keeps the rules; the stack is not in use, since one child is started at a time and this
+    // function only returns when the child is done with it and with `child_start`.
     let result = unsafe {
-        arch::clone_child(flags, shared.child_stack, pidfd, birth.alive.as_ptr(), be_born, argument)
+        arch::clone_child(flags, link.child_stack, pidfd, child_start.alive.as_ptr(), child_main, argument)
     };
     let pid = match check(result) {
         Ok(pid) => i32::try_from(pid).unwrap_or(-1),
@@ -174,46 +174,46 @@ fn start(shared: &Shared, request: &mut Request, descriptors: &[i32], pidfd: &mu
             }
         }
     }
-    Slot::set(&birth.go, 1);
-    while birth.alive.load(SeqCst) != 0 {
+    Slot::set(&child_start.go, 1);
+    while child_start.alive.load(SeqCst) != 0 {
         // The kernel wakes by the address in all memory, so this is not a private futex.
-        futex::wait_shared(&birth.alive, 1, 20_000_000);
-        if birth.alive.load(SeqCst) != 0 {
+        futex::wait_shared(&child_start.alive, 1, 20_000_000);
+        if child_start.alive.load(SeqCst) != 0 {
             // Somebody may have killed it, and then it stops on its way out, since it is traced.
             resume_stopped(pid);
         }
     }
     // SAFETY: the child wrote it, if at all, before it ended.
-    if let Some(failed) = unsafe { ptr::read_volatile(&raw const birth.failed) } {
+    if let Some(failed) = unsafe { ptr::read_volatile(&raw const child_start.failed) } {
         request.failed = request.failed.or(Some(failed));
     }
     if request.failed.is_some() {
         // It has ended, or been killed. It is traced perhaps, and may stop on its way.
-        bury(pid);
+        kill_and_reap(pid);
         close(*pidfd);
         *pidfd = -1;
     }
 }
 
-unsafe extern "C" fn be_born(argument: *mut c_void) -> ! {
-    let birth = argument.cast::<Birth>();
+unsafe extern "C" fn child_main(argument: *mut c_void) -> ! {
+    let child_start = argument.cast::<ChildStart>();
     // SAFETY: the supervisor keeps it until this process is gone or another program.
     unsafe {
         // Should somebody kill the supervisor now, nobody would ever say go, and the host program would wait for an
         // answer as long as there is a copy of the socket. The launcher takes the signal back.
-        syscall!(nr::CLOSE, (*birth).socket);
+        syscall!(nr::CLOSE, (*child_start).socket);
         syscall!(nr::PRCTL, PR_SET_PDEATHSIG, SIGKILL);
-        if syscall!(nr::GETPPID) != (*birth).parent {
+        if syscall!(nr::GETPPID) != (*child_start).parent {
             syscall!(nr::EXIT, u32::from(LAUNCH_FAILED));
         }
-        while (*birth).go.load(SeqCst) == 0 {
-            futex::wait(&(*birth).go, 0);
+        while (*child_start).go.load(SeqCst) == 0 {
+            futex::wait(&(*child_start).go, 0);
         }
-        let failed = become_launcher(&(*birth).child);
-        ptr::write_volatile(&raw mut (*birth).failed, Some(failed));
+        let failed = become_launcher(&(*child_start).child);
+        ptr::write_volatile(&raw mut (*child_start).failed, Some(failed));
         // The kernel would do that later, but a traced process stops before. From here on the supervisor only waits
-        // for the end of this process, so stack and `birth` stay until then.
-        Slot::set_shared(&(*birth).alive, 0);
+        // for the end of this process, so stack and `child_start` stay until then.
+        Slot::set_shared(&(*child_start).alive, 0);
     }
     loop {
         // SAFETY: ends this process.
@@ -234,8 +234,8 @@ fn resume_stopped(pid: i32) {
     }
 }
 
-/// Kills and reaps a guest that did not come to life.
-fn bury(pid: i32) {
+/// Kills and reaps a guest that failed to start.
+fn kill_and_reap(pid: i32) {
     kill(pid);
     loop {
         let mut status = 0_u32;

@@ -6,7 +6,7 @@
 
 use super::{
     super::arch::Registers,
-    Shared, command, peak,
+    HostLink, command, peak,
     slot::{HOLD_SIGNALS, HOLD_STOPS, Report, Slot, denied_call},
     start,
 };
@@ -32,15 +32,15 @@ use std::{ffi::c_void, ptr, sync::atomic::Ordering::SeqCst};
 /// A thread of the host program ended; perhaps all of it did.
 const SIG_PARENT: i32 = SIGUSR2;
 
-/// The supervisor. `argument` is a [`Shared`] that outlives it.
+/// The supervisor. `argument` is a [`HostLink`] that outlives it.
 pub unsafe extern "C" fn main(argument: *mut c_void) -> ! {
     // SAFETY: the host program keeps it until this process has been reaped.
-    let shared = unsafe { &*argument.cast::<Shared>() };
+    let link = unsafe { &*argument.cast::<HostLink>() };
     let mut guests = Guests { first: ptr::null_mut() };
-    if let Some(signals) = set_up(shared) {
-        while shared.quit.load(SeqCst) == 0 && parent_is(shared.host_pid) {
-            match wait_for_work(shared.socket, signals) {
-                Work::Request => match start::serve(shared) {
+    if let Some(signals) = set_up(link) {
+        while link.quit.load(SeqCst) == 0 && parent_is(link.host_pid) {
+            match wait_for_work(link.socket, signals) {
+                Work::Request => match start::serve(link) {
                     Some(slot) => guests.add(slot),
                     None => break,
                 },
@@ -64,10 +64,10 @@ fn exit() -> ! {
 }
 
 /// Gives up what is the host program's. Returns a descriptor that is readable when there is a signal.
-fn set_up(shared: &Shared) -> Option<i32> {
+fn set_up(link: &HostLink) -> Option<i32> {
     let default_action = [0_u64; 4];
     let set = signals::set([SIGCHLD, SIG_PARENT]);
-    let socket = shared.socket;
+    let socket = link.socket;
     // SAFETY: all of this concerns only this process, whose signals are blocked: descriptors and directory are
     // copies, the name is per process, and a host program that ignores SIGCHLD must not make this one miss it.
     let signals = unsafe {

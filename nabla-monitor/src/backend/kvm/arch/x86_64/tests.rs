@@ -130,8 +130,8 @@ fn large_pages_count_once_they_are_accessed_and_small_ones_always() {
 
 #[test]
 fn only_the_ports_of_hypercalls_are_open() {
-    for (kick, also) in [(false, 0..0), (true, 0x600..0x604)] {
-        let found: Vec<usize> = open_ports(&monitor_pages(kick));
+    for (doorbell, also) in [(false, 0..0), (true, 0x600..0x604)] {
+        let found: Vec<usize> = open_ports(&monitor_pages(doorbell));
         assert_eq!(found, (0x501..0x510).chain(also).collect::<Vec<_>>());
     }
 }
@@ -140,7 +140,7 @@ fn open_ports(pages: &[u8]) -> Vec<usize> {
     let tss = usize::try_from(MONITOR_TSS.base - MONITOR_BASE).unwrap();
     let map = tss + usize::from(u16::from_le_bytes([pages[tss + 102], pages[tss + 103]]));
     let end = tss + usize::from(MONITOR_TSS.limit);
-    // As the processor does: a byte behind the port's, too, and everything beyond the limit is closed.
+    // As the processor does: a byte after the port's, too, and everything beyond the limit is closed.
     let open = |port: usize| map + port / 8 < end && pages[map + port / 8] >> (port % 8) & 1 == 0;
     assert_eq!(pages[end], 0xff);
     (0..=0xffff).filter(|&port| open(port)).collect()

@@ -20,14 +20,14 @@ use std::{
 
 /// Descriptors that the kernel closes some time after this was dropped, or the program ended.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct DeferredClose {
     /// Closing this one has the kernel look for sockets that only messages refer to.
     sender: OwnedFd,
     /// The socket that the message is in, and which is in the message.
     receiver: OwnedFd,
 }
 
-impl Keeper {
+impl DeferredClose {
     /// Takes a reference to each of the descriptors. The caller's stay the caller's.
     pub fn new([first, second]: [BorrowedFd<'_>; 2]) -> Result<Self> {
         let (sender, receiver) =
