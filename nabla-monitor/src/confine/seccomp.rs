@@ -5,7 +5,9 @@
 //! of forty comparisons costs 150 us of a guest's start. Nearly all of these calls have no rule. A search tree in front
 //! finds that out with six comparisons, and lets the rest through to the chain; loading takes 40 us then.
 
-use linux_raw_sys::ptrace::BPF_MAXINSNS;
+use linux_raw_sys::ptrace::{
+    BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_MAXINSNS, BPF_RET, BPF_W,
+};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
@@ -14,11 +16,16 @@ use std::collections::BTreeMap;
 /// Rules by the numbers of system calls: one of them must hold; none means that the call is allowed in any form.
 pub type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Instructions of classic BPF, as in the kernel's `include/uapi/linux/bpf_common.h`.
-const LOAD_WORD: u16 = 0x20;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
-const RETURN: u16 = 0x06;
+/// Instructions of classic BPF.
+const LOAD_WORD: u16 = code(BPF_LD | BPF_W | BPF_ABS);
+const JUMP_EQUAL: u16 = code(BPF_JMP | BPF_JEQ | BPF_K);
+const JUMP_GREATER_OR_EQUAL: u16 = code(BPF_JMP | BPF_JGE | BPF_K);
+const RETURN: u16 = code(BPF_RET | BPF_K);
+
+const fn code(bits: u32) -> u16 {
+    (bits & 0xffff) as u16
+}
+
 /// Offset of the number in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 /// What the kernel takes.
