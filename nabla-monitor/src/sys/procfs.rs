@@ -9,8 +9,8 @@ pub fn sysctl(name: &str) -> Option<u64> {
     fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
 }
 
-/// The number in a line `NAME N` or `NAME N kB`, as in `/proc/vmstat`, `/proc/PID/status` (with the colon as part of the
-/// name) and a cgroup's `memory.events`. Does not allocate.
+/// The number in a line `NAME N` or `NAME N kB`, as in `/proc/vmstat`, `/proc/PID/status` (with the colon as part of
+/// the name) and a cgroup's `memory.events`. Does not allocate.
 pub fn counter(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([' ', '\t']))?;
     rest.trim().trim_end_matches(" kB").parse().ok()
@@ -62,8 +62,8 @@ impl Stat {
         Some(Self { state, usage })
     }
 
-    /// Whether it stands still; a process that has ended but was not waited for does, too.
-    pub fn is_still(&self) -> bool {
+    /// Whether it is stopped, or has ended and was not waited for.
+    pub fn is_stopped(&self) -> bool {
         matches!(self.state, b'T' | b't' | b'Z' | b'X')
     }
 }
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn stat_fields_are_counted_from_after_the_name() {
         let stat = Stat::parse("7 (a) b) T 1 7 7 0 -1 4194304 21 0 22 0 300 400 0 0 20 0").unwrap();
-        assert!(stat.is_still());
+        assert!(stat.is_stopped());
         assert_eq!((stat.usage.minor_faults, stat.usage.major_faults), (21, 22));
         assert!(stat.usage.user_time < stat.usage.system_time);
         assert!(Stat::parse("nonsense").is_none());
@@ -113,6 +113,6 @@ mod tests {
         let usage = usage_of(own_pid()).unwrap();
         assert!(usage.resident > 0 && usage.max_resident >= usage.resident / 2);
         assert!(usage.minor_faults > 0);
-        assert!(!Stat::of(own_pid()).unwrap().is_still());
+        assert!(!Stat::of(own_pid()).unwrap().is_stopped());
     }
 }

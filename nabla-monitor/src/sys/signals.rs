@@ -37,8 +37,9 @@ impl BlockedSignals {
 
     /// Every signal but [`SETXID`]. Around the start of a thread, which inherits this.
     ///
-    /// Who changes the program's identity holds the C library's lock for new threads until every thread has answered
-    /// to that signal: a thread that starts another one and does not answer would wait for ever, and so would they.
+    /// A thread that changes the program's identity holds the C library's lock for new threads until every thread has
+    /// answered to that signal: a thread that starts another one and does not answer would wait for ever, and so would
+    /// they.
     pub fn all_but_setxid() -> Self {
         Self(set_mask(!set([SETXID])))
     }

@@ -1,4 +1,4 @@
-//! How other threads stop, hold and release a guest's processor.
+//! How other threads kill, pause and resume a guest's vcpu, and have it stop for a debugger.
 //!
 //! A request sets what is wanted, makes the wake descriptor readable (for a processor that waits in a hypercall),
 //! and sends the thread a signal (for one that runs guest code). The signal is blocked in that thread; only
@@ -32,14 +32,14 @@ pub struct Control {
     state: Mutex<State>,
     changed: Condvar,
     wake: Event,
-    /// Where it stands still for those who look into the guest.
+    /// Where it stops for a debugger.
     pub debug: DebugChannel,
 }
 
 #[derive(Debug)]
 struct State {
     wanted: Wanted,
-    /// The thread stands still because of a pause.
+    /// The thread has stopped for a pause.
     paused: bool,
     /// The thread, as long as it runs.
     thread: Option<i32>,
@@ -69,7 +69,7 @@ impl Control {
         self.lock().thread = Some(rustix::thread::gettid().as_raw_nonzero().get());
     }
 
-    /// The processor has ended; nobody sends signals any more.
+    /// The processor has ended. No signal is sent to it from now on.
     pub fn leave(&self) {
         let mut state = self.lock();
         state.thread = None;
@@ -79,8 +79,8 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Called by the thread after it was woken: stands still as long as a pause is wanted, or until somebody wants to look
-    /// into the guest, after which this is to be called again. False when the guest is to end.
+    /// Called by the thread after it was woken: blocks as long as a pause is wanted, or until a debugger wants the
+    /// guest to stop, after which this is to be called again. False when the guest is to end.
     pub fn attend(&self) -> bool {
         self.clear_kick();
         let mut state = self.lock();
@@ -127,7 +127,7 @@ impl Control {
         self.lock().mistake
     }
 
-    /// Holds the guest, and returns when it stands still or has ended.
+    /// Pauses the guest, and returns when it has stopped or ended.
     pub fn pause(&self) {
         let mut state = self.lock();
         if state.wanted == Wanted::Run {
@@ -149,7 +149,7 @@ impl Control {
         drop(self.changed.wait_while(state, still));
     }
 
-    /// Has the thread see that somebody wants to look into the guest.
+    /// Has the thread see that a debugger wants it to stop.
     pub fn wake_up(&self) {
         self.kick(&self.lock());
         self.changed.notify_all();

@@ -1,10 +1,11 @@
 //! Lets a program end without waiting until the kernel has freed its virtual machine.
 //!
-//! Freeing a machine takes as long as a good part of a short guest's life (grace periods of the kernel), and whoever
-//! waits for a program waits for that, too: it happens when the last descriptor goes. Here the last descriptors are not
-//! the program's: they lie in a message that nobody receives, in a socket which lies in that message itself. When the
-//! program ends, however it does, nothing refers to the socket any more but its own message. The kernel collects such
-//! sockets in a thread of its own (since Linux 6.9; before, as part of closing, which costs what it always did).
+//! Freeing a machine takes as long as a good part of a short guest's life (grace periods of the kernel), and a process
+//! that waits for a program waits for that, too: it happens when the last descriptor goes. Here the last descriptors
+//! are not the program's: they lie in a message that nobody receives, in a socket which lies in that message itself.
+//! When the program ends, however it does, nothing refers to the socket any more but its own message. The kernel
+//! collects such sockets in a thread of its own (since Linux 6.9; before, as part of closing, which costs what it
+//! always did).
 
 use rustix::{
     io::{IoSlice, Result},

@@ -53,11 +53,11 @@ impl Nets {
 /// Why a wait came to no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupted {
-    /// Somebody wants the guest to end.
+    /// The guest was killed.
     Killed,
-    /// Somebody wants to look into the guest.
+    /// A debugger wants the guest to stop.
     Look,
-    /// Nobody reads the console any more, and the guest is to end then.
+    /// The console has no reader any more, and the guest is to end then.
     NoReader,
 }
 
@@ -133,7 +133,7 @@ impl Devices {
         self.get(handle).filter(|device| device.access == Access::Frames).map(|net| net.descriptor.as_fd())
     }
 
-    /// One more network device, that nobody waits for.
+    /// One more network device, which is not in the wait set.
     #[cfg(test)]
     pub fn add_net(&mut self, index: usize, descriptor: OwnedFd) {
         self.devices.resize_with(self.devices.len().max(index + 1), || None);
@@ -163,8 +163,8 @@ impl Devices {
         }
     }
 
-    /// Writes all of it. What a console does not take is lost, unless the guest [ends](Self::ends_with_reader). When this
-    /// was interrupted and is called again, it goes on where it was.
+    /// Writes all of it. What a console does not take is lost, unless the guest [ends](Self::ends_with_reader). When
+    /// this was interrupted and is called again, it goes on where it was.
     pub fn console_write(&mut self, bytes: &VolatileSlice<'_>, control: &Control) -> Result<(), Interrupted> {
         let mut done = std::mem::take(&mut self.printed).min(bytes.len());
         while done < bytes.len() {
@@ -266,7 +266,7 @@ impl Devices {
     }
 }
 
-/// Sees what somebody wants of the guest in the middle of a call. Holds it as long as that is wanted.
+/// Does what was asked of the guest in the middle of a call: a pause lasts until it is resumed.
 pub fn attend(control: &Control) -> Result<(), Interrupted> {
     if !control.attend() {
         return Err(Interrupted::Killed);

@@ -29,7 +29,7 @@ ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
 ioctl_ior_nr!(KVM_GET_DEBUGREGS, KVMIO, 0xa1, kvm_debugregs);
 ioctl_iow_nr!(KVM_SET_DEBUGREGS, KVMIO, 0xa2, kvm_debugregs);
 
-/// What the thread asks of its processor; all but the first three for those who look into the guest.
+/// What the thread asks of its processor; all but the first three for debuggers.
 fn requests() -> [u64; 7] {
     [
         KVM_RUN(),
@@ -60,13 +60,13 @@ const SET_IDENTITY: [u32; 8] = [
 pub struct FilterConfig {
     pub vcpu: RawFd,
     pub vm: RawFd,
-    /// Becomes readable when the guest has ended.
+    /// Readable when the guest has ended.
     pub exit: RawFd,
-    /// Becomes readable when somebody wants something of the thread.
+    /// Readable when the thread is to be killed, paused, resumed or debugged.
     pub wake: RawFd,
-    /// Becomes readable when the thread stands still for somebody who looks into the guest.
-    pub look: RawFd,
-    /// Becomes readable when the guest wants something of its network ring, if it has one.
+    /// Readable when the thread has stopped for a debugger.
+    pub debug: RawFd,
+    /// Readable when the guest has submitted something to its network ring, if it has one.
     pub doorbell: Option<RawFd>,
     pub devices: DeviceDescriptors,
 }
@@ -133,7 +133,7 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
     for (number, rule) in [
         (nr::IOCTL, requests),
         (nr::READ, on(&joined(&[nets, &[config.wake]]))?),
-        (nr::WRITE, on(&joined(&[nets, doorbell, &[*console, config.exit, config.look]]))?),
+        (nr::WRITE, on(&joined(&[nets, doorbell, &[*console, config.exit, config.debug]]))?),
         (nr::EPOLL_PWAIT, on(&[*waitset])?),
         (nr::EPOLL_PWAIT2, on(&[*waitset])?),
         (nr::CLOSE, on(&used)?),
@@ -157,7 +157,7 @@ pub fn build_for_network(config: &FilterConfig) -> Result<BpfProgram, seccompile
     let mut rules = always_allowed();
     for (number, rule) in [
         (nr::READ, on(&[nets, doorbell].concat())?),
-        (nr::WRITE, on(&[nets, &[config.wake, config.look]].concat())?),
+        (nr::WRITE, on(&[nets, &[config.wake, config.debug]].concat())?),
         (nr::CLOSE, on(&[nets, doorbell].concat())?),
         (nr::MMAP, not_executable()?),
         (nr::MPROTECT, not_executable()?),
@@ -174,13 +174,13 @@ fn own_kick() -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![is(0, number(own_pid()))?, is(2, number(super::control::KICK))?])
 }
 
-/// For the thread that waits for the guest in a program that is there for nothing else: it waits, ends the guest, prints
-/// and exits.
+/// For the thread that waits for the guest in a program that is there for nothing else: it waits, ends the guest,
+/// prints and exits.
 pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendError> {
     const STANDARD: [RawFd; 3] = [0, 1, 2];
     let mut rules = always_allowed();
     for (number, rule) in [
-        (nr::WRITE, on(&[&STANDARD[..], &[config.exit, config.wake, config.look]].concat())?),
+        (nr::WRITE, on(&[&STANDARD[..], &[config.exit, config.wake, config.debug]].concat())?),
         (nr::MMAP, not_executable()?),
         (nr::MPROTECT, not_executable()?),
         (nr::TGKILL, vec![own_kick()?]),
@@ -196,7 +196,7 @@ pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler:
 /// Every descriptor of it, but for the standard ones, and what the guest's owner needs.
 pub fn descriptors(config: &FilterConfig) -> Vec<RawFd> {
     let DeviceDescriptors { console, waitset, blocks, nets } = &config.devices;
-    let own = [config.vcpu, config.vm, config.exit, config.wake, config.look, *console, *waitset];
+    let own = [config.vcpu, config.vm, config.exit, config.wake, config.debug, *console, *waitset];
     [&own[..], blocks, nets, config.doorbell.as_slice()].concat()
 }
 
@@ -226,7 +226,7 @@ mod tests {
 
     fn config() -> FilterConfig {
         let devices = DeviceDescriptors { console: 1, waitset: 9, blocks: vec![20, 21], nets: vec![30] };
-        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, look: 11, doorbell: Some(12), devices }
+        FilterConfig { vcpu: 7, vm: 6, exit: 5, wake: 8, debug: 11, doorbell: Some(12), devices }
     }
 
     /// Whether the filter allows a call; otherwise it fails with EPERM.

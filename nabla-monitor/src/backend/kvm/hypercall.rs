@@ -30,11 +30,11 @@ pub enum Outcome {
         /// The status that it gave.
         status: i32,
     },
-    /// Somebody wants it to end.
+    /// It was killed.
     Killed,
-    /// It ends because nobody reads what it prints.
+    /// It ends because its console has no reader any more.
     NoReader,
-    /// Somebody wants to look into the guest; the call is to be made again after that.
+    /// A debugger wants it to stop; the call is to be made again after that.
     Look,
 }
 
@@ -133,8 +133,8 @@ fn block(
     Ok(Outcome::Continue)
 }
 
-/// The tender of Solo5 takes any offset and length within the capacity, so this does, in parts: whoever wants to end, hold
-/// or look into the guest does not wait for gigabytes. A transfer that is interrupted can be made again.
+/// The tender of Solo5 takes any offset and length within the capacity, so this does, in parts: a kill, a pause or a
+/// debugger does not wait for gigabytes. A transfer that is interrupted can be made again.
 fn block_transfer(
     call: Hypercall,
     io: &BlockIo,
@@ -200,7 +200,7 @@ fn net_read(address: u64, memory: &GuestMemory, devices: &Devices) -> Result<Out
 fn halt(address: u64, memory: &GuestMemory) -> Result<Outcome, BadAccess> {
     let Halt { cookie, exit_status, .. } = memory.read(address)?;
     if cookie != 0 {
-        // Nobody looks at it yet; a guest that gives a wrong one is wrong all the same.
+        // It has no use yet; a guest that gives a wrong one is wrong all the same.
         let last = cookie.saturating_add(HALT_COOKIE_MAX as u64);
         if cookie >= memory.size() || last > memory.size() {
             return Err(BadAccess { address: cookie, access: Access::Read, mapped: false });

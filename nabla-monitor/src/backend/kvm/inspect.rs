@@ -1,7 +1,7 @@
-//! Looking into a guest in a virtual machine.
+//! Debugging a guest in a virtual machine.
 //!
-//! The thread that is the guest's processor stands still in [`DebugChannel::stand`] while somebody looks, and is the only
-//! one that talks to KVM: it leaves the registers in the channel, and takes them from there when it goes on.
+//! The vcpu's thread is the only one that talks to KVM. At a stop it leaves the registers in the channel, waits in
+//! [`DebugChannel::stand`], and takes the registers from there when it goes on.
 
 use super::memory::GuestMemory;
 use crate::debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Registers, Resume, Stop};
@@ -16,13 +16,13 @@ use std::{
     },
 };
 
-/// Where processor and debugger meet.
+/// By which the vcpu's thread and a debugger talk.
 #[derive(Debug)]
 pub struct DebugChannel {
     state: Mutex<State>,
     changed: Condvar,
     event: Event,
-    /// Somebody wants the guest to stop.
+    /// A debugger wants the guest to stop.
     interrupt: AtomicBool,
 }
 
@@ -51,7 +51,7 @@ struct State {
     context: Context,
     resume: Option<Resume>,
     breakpoints: Vec<HardwareBreakpoint>,
-    /// Nobody shall stand still any more.
+    /// The guest stops for no debugger any more.
     closed: bool,
 }
 
@@ -84,12 +84,12 @@ impl DebugChannel {
         if state.closed { Watched::No } else { state.watched }
     }
 
-    /// Whether somebody wants the guest to stop.
+    /// Whether a debugger wants the guest to stop.
     pub fn wants_stop(&self) -> bool {
         self.interrupt.load(Relaxed)
     }
 
-    /// The processor stands still, until it is told how to go on. `None` when nobody looks any more.
+    /// Stops the vcpu until it is told how to go on. `None` when there is no debugger any more.
     pub fn stand(&self, stop: Stop, context: Context) -> Option<Order> {
         let mut state = self.lock();
         self.interrupt.store(false, Relaxed);
@@ -122,7 +122,7 @@ impl DebugChannel {
         self.tell();
     }
 
-    /// Nobody stands still from now on.
+    /// The guest does not stop for a debugger from now on.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();

@@ -116,7 +116,7 @@ fn start(guest: GuestSpec, console: OwnedFd) -> Result<KvmGuest, Error> {
         vm,
         exit: state.exit_descriptor(),
         wake: state.control.wake().as_raw_fd(),
-        look: state.control.debug.event().as_raw_fd(),
+        debug: state.control.debug.event().as_raw_fd(),
         doorbell: doorbell.as_ref().map(|doorbell| doorbell.event().as_raw_fd()),
         devices: devices.descriptors(),
     };
@@ -136,7 +136,7 @@ fn start(guest: GuestSpec, console: OwnedFd) -> Result<KvmGuest, Error> {
     KvmGuest::start(setting, vcpu, state, &memory)
 }
 
-/// Whether to offer a guest the network ring: whoever has a network interface, may know rings, leaves room for one
+/// Whether to offer a guest the network ring: one that has a network interface, may know rings, leaves room for one
 /// below 4 GiB, and has a processor besides its own. On a single one, guests that wait for the ring by looking at it,
 /// as those of Solo5 do, would keep from running whom they wait for.
 fn takes_ring(guest: &GuestSpec) -> bool {

@@ -1,5 +1,5 @@
-//! Address space for guest memory, with space around it that nobody can use: should the monitor or a system call that it
-//! makes ever run off its end, it fails instead of hitting what the host program has there.
+//! Address space for guest memory, with space around it that cannot be used: should the monitor or a system call that
+//! it makes ever run off its end, it fails instead of hitting what the host program has there.
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::{ffi::c_void, io, ptr};
@@ -30,7 +30,7 @@ impl Reservation {
         let mut space = Self { start, length, memory: ptr::null_mut() };
         let first = start.wrapping_byte_add(GUARD);
         let memory = first.wrapping_byte_add(first.align_offset(GUARD).min(GUARD));
-        // SAFETY: the range is within the mapping above, which nobody uses yet.
+        // SAFETY: the range is within the mapping above, which is not in use yet.
         unsafe { mprotect(memory, size, MprotectFlags::READ | MprotectFlags::WRITE)? };
         space.memory = memory.cast();
         Ok(space)
@@ -44,7 +44,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `new`; whoever used it does not any more.
+        // SAFETY: the mapping of `new`; it is not in use any more.
         let _ = unsafe { munmap(self.start, self.length) };
     }
 }

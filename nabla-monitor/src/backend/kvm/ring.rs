@@ -105,7 +105,7 @@ impl Ring {
         match (entry.operation, net) {
             (OP_NET_WRITE, Some(net)) => {
                 let ret = devices::send(net, &bytes(Access::Read)?);
-                // Nobody hears of it, as on any wire.
+                // The guest does not hear of it, as on any wire.
                 self.tally.device(entry.handle.into(), Direction::Write, entry.len.into(), ret);
             }
             (OP_NET_READ, Some(net)) => {
@@ -117,7 +117,7 @@ impl Ring {
             (OP_NET_READ, None) => {
                 self.commit(Commit { id: entry.id, ret: R_EINVAL, len: 0, reserved: 0 });
             }
-            // Writes to no device, and what is unknown, have nobody to be told.
+            // Writes to no device, and what is unknown, have no commit.
             _ => {}
         }
         Ok(())

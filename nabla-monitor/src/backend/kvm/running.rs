@@ -119,7 +119,7 @@ impl KvmGuest {
     ) -> Result<Self, Error> {
         let Setting { name, landlock_abi, filter, debug_thread, deferred_close, ring } = setting;
         let cannot = |step, source| Error::Launch { step, source };
-        // Whoever wants to look into it waits for its end.
+        // A debugger waits for the end.
         let gone = || state.control.debug.end(End::Signal(SIGKILL));
         let program = filter::build(&filter).map_err(|error| {
             gone();
@@ -141,7 +141,7 @@ impl KvmGuest {
             })?);
         }
         let theirs = Arc::clone(&state);
-        // The thread runs no handler of the host program, and takes no signal from those who wait for one.
+        // The thread runs no handler of the host program, and takes no signal from threads that wait for one.
         let blocked = BlockedSignals::all_but_setxid();
         let dedicated = deferred_close.is_some();
         let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
@@ -191,8 +191,8 @@ fn prepare_thread(filter: &BpfProgram, landlock_abi: Option<u32>) -> io::Result<
     filter::confine_thread(filter, landlock_abi)
 }
 
-/// Runs the guest to its end, and tells that. Returns what is left to be freed: it takes a while, for which nobody has to
-/// wait.
+/// Runs the guest to its end, and tells that. Returns what is left to be freed: it takes a while, for which nobody has
+/// to wait.
 fn run(mut vcpu: Vcpu, state: &GuestState) -> Machine {
     let result = catch_unwind(AssertUnwindSafe(|| vcpu.run(&state.control)));
     let result = match result {

@@ -125,7 +125,7 @@ impl Vcpu {
     fn run_to_end(&mut self, control: &Control) -> io::Result<ExitStatus> {
         let mut called = false;
         loop {
-            // Somebody may want to look again as soon as the last one has, and a guest that was paused stays so.
+            // A debugger may want another stop right after the last one, and a guest that was paused stays so.
             while std::mem::take(&mut called) || self.should_stop(&control.debug) {
                 control.clear_kick();
                 if self.should_stop(&control.debug) && !self.stop_if_possible(&control.debug)? {
@@ -227,7 +227,7 @@ impl Vcpu {
             return Ok(match outcome {
                 Ok(Outcome::Continue) => None,
                 Ok(Outcome::Look) => {
-                    // Until nobody wants to any more: what says that somebody does is gone when it has been attended to.
+                    // Until no debugger wants to any more: the request is cleared when it has been attended to.
                     while control.debug.wants_stop() {
                         self.stop_in_call(&control.debug)?;
                         if !control.attend() {

@@ -109,13 +109,13 @@ fn reason_of(errno: i32) -> String {
     }
 }
 
-/// Does something, and meanwhile asks the kernel for the processor's features if nobody has so far: where `cpuid` leaves
-/// the processor, that takes as long as all the rest of a start.
+/// Does something, and meanwhile asks the kernel for the processor's features if they are not known yet: where `cpuid`
+/// leaves the processor, that takes as long as all the rest of a start.
 pub fn while_asking_for_features<T>(kvm: &Kvm, something: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         if CPUID.get().is_none() {
-            // It inherits that signals are blocked, so that no handler of the host program runs in it. Where there can be
-            // no thread, the features are asked for in their turn.
+            // It inherits that signals are blocked, so that no handler of the host program runs in it. Where there can
+            // be no thread, the features are asked for in their turn.
             let _blocked = BlockedSignals::all_but_setxid();
             let _ = thread::Builder::new().spawn_scoped(scope, || supported_cpuid(kvm).is_ok());
         }
@@ -219,7 +219,7 @@ fn add_slot(vm: &VmFd, slot: u32, address: u64, size: u64, host: u64) -> Result<
         userspace_addr: host,
     };
     // SAFETY: the range is a mapping that `Machine` owns, and drops after the virtual machine. The guest and this
-    // program share it; nobody here takes references to what is in it.
+    // program share it; nothing here takes references to what is in it.
     unsafe { vm.set_user_memory_region(region) }.map_err(cannot(LaunchStep::SetMachineMemory))
 }
 
@@ -229,7 +229,7 @@ static ASKING: Mutex<()> = Mutex::new(());
 /// What KVM can show a guest of this processor. It takes the kernel a good part of a start to find out, and never
 /// changes.
 fn supported_cpuid(kvm: &Kvm) -> Result<&'static CpuId, Error> {
-    // Whoever comes second waits for the first instead of asking, too.
+    // A second thread waits for the first instead of asking, too.
     let _asking = lock(&ASKING);
     if let Some(known) = CPUID.get() {
         return Ok(known);

@@ -1,4 +1,4 @@
-//! Looking into a guest's process.
+//! Debugging a guest's process.
 //!
 //! Only the supervisor can make requests of ptrace, so it is asked to. Memory is read and written through
 //! `/proc/PID/mem`, which is opened while the launcher has yet to make the process undumpable: it stays open, and
@@ -116,7 +116,7 @@ fn watch(supervisor: &Supervisor, slot: &Slot) -> io::Result<Event> {
 }
 
 fn wait_for(event: &Event) {
-    // A tenth of a second at most: a supervisor that was killed tells nobody.
+    // A tenth of a second at most: a supervisor that was killed sets no event.
     let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     let _ = poll(&mut [PollFd::new(event, PollFlags::IN)], Some(&timeout));
 }
@@ -284,7 +284,7 @@ impl Inspector {
             return Ok(Stop::Signal(SIGTRAP));
         }
         let mut status = 0_u64;
-        // Bits that are set stay so until somebody clears them.
+        // Bits that are set stay so until they are cleared.
         // The request as a system call, unlike the C library's, stores the word where `data` points.
         self.request(PTRACE_PEEKUSR, DEBUG_REGISTERS + 8 * 6, ptr::from_mut(&mut status))?;
         self.request(PTRACE_POKEUSR, DEBUG_REGISTERS + 8 * 6, 0)?;

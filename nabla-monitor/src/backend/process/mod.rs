@@ -62,7 +62,7 @@ impl Backend for ProcessBackend {
 }
 
 impl ProcessBackend {
-    /// The supervisor; a new one if there was none, if somebody killed it, or if this program has changed its user.
+    /// The supervisor; a new one if there was none, if it was killed, or if this program has changed its user.
     fn supervisor(&self) -> io::Result<Arc<Supervisor>> {
         let mut supervisor = lock(&self.supervisor);
         match &*supervisor {
@@ -202,7 +202,7 @@ impl Launch {
             joins_cgroup: guest.isolation.cgroup.is_some(),
             name: &guest.name,
             // A program on a command line dies when the next one in the pipeline does; a guest of a host program
-            // does not die because somebody stopped listening.
+            // does not die because its reader has gone.
             die_on_broken_pipe: as_text.is_some(),
             landlock_abi: landlock::abi(),
             identity: guest.isolation.identity,

@@ -3,12 +3,12 @@
 use crate::sys::{lock, procfs::counter};
 use std::{fs, path::Path, sync::Mutex};
 
-/// Kills on the whole host since somebody last asked.
+/// Kills on the whole host since the last question.
 #[derive(Debug, Default)]
 pub struct OomKills(Mutex<Option<u64>>);
 
 impl OomKills {
-    /// Remembers how many there were, if nobody did so far.
+    /// Remembers how many there were, unless that was done before.
     pub fn note(&self) {
         let mut known = lock(&self.0);
         if known.is_none() {

@@ -129,9 +129,9 @@ impl ProcessGuest {
         }
     }
 
-    /// Whether a SIGKILL that nobody here sent came from the kernel for want of memory. A cgroup of its own tells
-    /// it exactly. Otherwise the host's count of such kills is looked at, which could be about another process
-    /// that was killed in the same moment as this guest by somebody's hand.
+    /// Whether a SIGKILL that this program did not send came from the kernel for want of memory. A cgroup of its own
+    /// tells it exactly. Otherwise the host's count of such kills is looked at, which could be about another process
+    /// that was killed for want of memory while this guest was killed by another program.
     fn was_out_of_memory(&self) -> bool {
         if self.killed_by_us.load(SeqCst) {
             return false;
@@ -158,7 +158,7 @@ impl Running for ProcessGuest {
 
     fn kill(&self) -> io::Result<()> {
         self.killed_by_us.store(true, SeqCst);
-        // Nobody looks at this end.
+        // No debugger stops at this end.
         self.slot.hold.store(0, SeqCst);
         // A program that has given up root may not kill what it started before; the supervisor may.
         if self.signal(Signal::KILL).is_err() {
@@ -170,14 +170,14 @@ impl Running for ProcessGuest {
     fn pause(&self) -> io::Result<()> {
         let _turn = lock(&self.stopping);
         while self.is_watched() {
-            // Again each time: somebody else's SIGCONT takes it back.
+            // Again each time: a SIGCONT of another process takes it back.
             self.signal(Signal::STOP)?;
             if self.is_supervised() {
                 if self.slot.stopped.load(SeqCst) == 1 {
                     break;
                 }
                 self.supervisor.wait_briefly(&self.slot.stopped, 0);
-            } else if Stat::of(self.pid)?.is_still() {
+            } else if Stat::of(self.pid)?.is_stopped() {
                 break;
             }
         }

@@ -42,7 +42,7 @@ pub fn execute(descriptors: &[BorrowedFd<'_>]) -> (LaunchStep, io::Error) {
         (0..).zip(descriptors).map(|(target, fd)| Move::from_raw(fd.as_raw_fd(), target)).collect();
     let child =
         Child { moves: moves.as_mut_ptr(), move_count: i32::try_from(moves.len()).unwrap_or(i32::MAX) };
-    // SAFETY: `moves` is valid. Moving descriptors pulls them from under whoever owns them here, which is what
+    // SAFETY: `moves` is valid. Moving descriptors takes them from their owners in this program, which is what
     // the caller wants: nothing of this program goes on.
     let (step, errno) = unsafe { become_launcher(&child) };
     (step, errno.into())

@@ -95,8 +95,8 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-/// Set from the start, so that the processor (or a shadow of the tables) never has to. Only whether a large page has been
-/// accessed is left to it, which tells what the guest has used, see [`accessed`].
+/// Set from the start, so that the processor (or a shadow of the tables) never has to. Only whether a large page has
+/// been accessed is left to it, which tells what the guest has used, see [`accessed`].
 const USED: u64 = ACCESSED | DIRTY;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -233,7 +233,7 @@ fn put(bytes: &mut [u8], offset: u64, part: &[u8]) {
     bytes[offset..offset + part.len()].copy_from_slice(part);
 }
 
-/// An entry for each vector: `hlt`, which only ring 0 can execute, so nobody can pretend to be the stub. The
+/// An entry for each vector: `hlt`, which only ring 0 can execute, so no guest can pretend to be the stub. The
 /// monitor then changes the registers, and the guest goes on in ring 3 without passing through here again.
 fn write_stub(page: &mut [u8]) {
     const HLT: u8 = 0xf4;

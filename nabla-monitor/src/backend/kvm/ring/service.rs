@@ -1,8 +1,8 @@
 //! The thread that does what a guest submits to its network ring.
 //!
 //! It sleeps until the guest rings the doorbell (an ioeventfd: the guest's processor is not left for that). When it has
-//! just had work and more tends to come soon, it looks for that a little while before it sleeps: `patience`, which grows
-//! when a sleep turns out to have been short, and is nothing as soon as one was not. A guest that waits for the
+//! just had work and more tends to come soon, it looks for that a little while before it sleeps: `patience`, which
+//! grows when a sleep turns out to have been short, and is nothing as soon as one was not. A guest that waits for the
 //! network costs nothing.
 
 use super::Ring;
@@ -75,7 +75,7 @@ impl Service {
         ready: mpsc::SyncSender<io::Result<()>>,
     ) -> io::Result<Self> {
         let theirs = Arc::clone(&doorbell);
-        // It runs no handler of the host program, and takes no signal from those who wait for one.
+        // It runs no handler of the host program, and takes no signal from threads that wait for one.
         let _blocked = BlockedSignals::all_but_setxid();
         let builder = thread::Builder::new().name(confinement.name.clone()).stack_size(THREAD_STACK);
         let thread = builder.spawn(move || {

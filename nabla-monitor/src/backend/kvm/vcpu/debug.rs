@@ -1,4 +1,4 @@
-//! Stops for those who look into the guest.
+//! Stops for debuggers.
 
 use super::{
     super::{
@@ -37,8 +37,8 @@ impl Vcpu {
         self.steps_out_of_call || channel.wants_stop()
     }
 
-    /// Stops, unless the processor is about to halt in the stub of exceptions: then this is false, and it can stop when it
-    /// has come out.
+    /// Stops, unless the processor is about to halt in the stub of exceptions: then this is false, and it can stop when
+    /// it has come out.
     pub(super) fn stop_if_possible(&mut self, channel: &DebugChannel) -> io::Result<bool> {
         if !self.in_frame {
             // An access to a port is only done with when the processor is entered again. This enters it for nothing

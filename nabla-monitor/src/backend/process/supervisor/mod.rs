@@ -5,9 +5,9 @@
 //! tells that a guest was killed by SIGSYS or SIGSEGV, but not which call or address it was; ptrace does, but
 //! its events appear in `wait` of the whole tracing process.
 //!
-//! Therefore guests are started, traced and reaped by a process of its own, which shares the host program's memory
-//! as a thread does, and nothing else: it has no signal handler, no directory, and only three descriptors. It never
-//! executes anything, so its own exit signal stays 0 and nobody's `wait` sees it. One serves every guest of a
+//! Therefore guests are started, traced and reaped by a process of its own, which shares the host program's memory as a
+//! thread does, and nothing else: it has no signal handler, no directory, and only three descriptors. It never executes
+//! anything, so its own exit signal stays 0 and no `wait` of the host program sees it. One serves every guest of a
 //! `Runtime`. It ends with the host program, however that ends, and takes the guests with it.
 
 pub mod command;
@@ -100,7 +100,7 @@ impl Stacks {
         let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), Self::SIZE, protection, flags)? };
         let stacks = Self(base);
         for guard in [base, stacks.top()] {
-            // SAFETY: a page of the mapping above, which nobody uses yet.
+            // SAFETY: a page of the mapping above, which is not in use yet.
             unsafe { mm::mprotect(guard, PAGE, mm::MprotectFlags::empty())? };
         }
         // The first word of a thread control block points at itself.
@@ -265,7 +265,7 @@ impl Supervisor {
     /// Makes it look at the slots' flags. By a message and not a signal: a program that has given up root may not
     /// send it any.
     pub fn wake(&self) {
-        // If it is gone, there is nobody to look.
+        // If it is gone, the message is not needed.
         let _ = self.send(ptr::null_mut(), Subject::Wake, &mut SendAncillaryBuffer::default());
     }
 
@@ -275,7 +275,7 @@ impl Supervisor {
         self.identity == identity()
     }
 
-    /// Whether it still runs. Somebody may have killed it, and the guests with it.
+    /// Whether it still runs. It may have been killed, and the guests with it.
     pub fn is_alive(&self) -> bool {
         !self.has_ended(true)
     }
@@ -287,7 +287,7 @@ impl Supervisor {
             flags |= WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         }
         let status = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), flags));
-        // Who does not exist has ended.
+        // An error says that there is no such child: it has ended.
         !matches!(status, Ok(None))
     }
 
@@ -311,7 +311,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits until `word` changes, for a tenth of a second at most: a supervisor that was killed wakes nobody.
+    /// Waits until `word` changes, for a tenth of a second at most: a supervisor that was killed does not wake its
+    /// waiters.
     pub fn wait_briefly(&self, word: &AtomicU32, value: u32) {
         use rustix::thread::futex;
         let timeout = futex::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -328,7 +329,7 @@ impl Drop for Supervisor {
             self.socket = None;
             self.has_ended(false);
         }
-        // SAFETY: whoever used them has been reaped, or exists in another process only.
+        // SAFETY: the supervisor that used them has been reaped, or is one of another process.
         unsafe {
             ManuallyDrop::drop(&mut self.link);
             ManuallyDrop::drop(&mut self.stacks);

@@ -16,7 +16,7 @@ pub const HOLD_ENDS: u32 = 1;
 /// In [`Slot::hold`]: at every signal, too.
 pub const HOLD_SIGNALS: u32 = 2;
 
-/// In [`Slot::hold`]: when somebody has asked for it, or paused it.
+/// In [`Slot::hold`]: when a debugger has interrupted it, or it was paused.
 pub const HOLD_STOPS: u32 = 4;
 
 /// One guest. Owned by the host program, which keeps it from the request to start the guest until
@@ -73,7 +73,7 @@ pub enum Report {
     Fault { signal: i32, address: Option<u64>, instruction_pointer: u64 },
     /// A denied call.
     Denied(DeniedCall),
-    /// Somebody sent SIGSYS, which is the filter's signal, too.
+    /// A process sent SIGSYS, which is the filter's signal, too.
     SentSigsys,
 }
 

@@ -80,8 +80,8 @@ pub fn serve(link: &HostLink) -> Option<*mut Slot> {
     let mut descriptors = [-1; MAX_DESCRIPTORS + 1];
     let (address, subject, count) = receive(link.socket, &mut descriptors)?;
     if subject == Subject::Start as u64 {
-        // SAFETY: the address came from the host program over a socket that nobody else has, and the host program keeps
-        // the request until it has the answer.
+        // SAFETY: the address came from the host program over a socket that no other process has, and the host program
+        // keeps the request until it has the answer.
         return Some(serve_start(link, unsafe { &mut *address.cast() }, &descriptors[..count]));
     }
     if subject == Subject::Command as u64 {
@@ -179,7 +179,7 @@ fn start(link: &HostLink, request: &mut Request, descriptors: &[i32], pidfd: &mu
         // The kernel wakes by the address in all memory, so this is not a private futex.
         futex::wait_shared(&child_start.alive, 1, 20_000_000);
         if child_start.alive.load(SeqCst) != 0 {
-            // Somebody may have killed it, and then it stops on its way out, since it is traced.
+            // It may have been killed, and then it stops on its way out, since it is traced.
             resume_stopped(pid);
         }
     }
@@ -199,7 +199,7 @@ unsafe extern "C" fn child_main(argument: *mut c_void) -> ! {
     let child_start = argument.cast::<ChildStart>();
     // SAFETY: the supervisor keeps it until this process is gone or another program.
     unsafe {
-        // Should somebody kill the supervisor now, nobody would ever say go, and the host program would wait for an
+        // Should the supervisor be killed now, nothing would ever set `go`, and the host program would wait for an
         // answer as long as there is a copy of the socket. The launcher takes the signal back.
         syscall!(nr::CLOSE, (*child_start).socket);
         syscall!(nr::PRCTL, PR_SET_PDEATHSIG, SIGKILL);

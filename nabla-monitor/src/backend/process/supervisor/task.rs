@@ -2,7 +2,7 @@
 //!
 //! It runs as a process that shares the host program's memory and nothing else with it. It must not allocate,
 //! lock, panic or touch thread-local storage: only atomics, its own stack and raw system calls. (It has a dummy
-//! thread control block, so that a stray access would hurt nobody.)
+//! thread control block, so that a stray access does no harm.)
 
 use super::{
     super::arch::Registers,
@@ -162,7 +162,7 @@ impl Guests {
                 kill(guest.pid.load(SeqCst));
             }
             if guest.hold.load(SeqCst) == 0 && guest.held.swap(0, SeqCst) == 1 {
-                // Nobody looks at it any more.
+                // No debugger has it any more.
                 let status = guest.held_status.load(SeqCst);
                 let signal = status >> 8 & 0xff;
                 let (request, data) = match status >> 16 {
@@ -294,7 +294,7 @@ impl Guests {
             PTRACE_EVENT_EXEC => resume(0),
             _ => {
                 note_fault(guest, pid, signal);
-                // Who stops it wants it to be stopped, and not to have a debugger asked.
+                // A stop signal is to stop it, and not to have a debugger asked.
                 let asked = hold & HOLD_SIGNALS != 0 && !(SIGSTOP..=SIGTTOU).contains(&signal);
                 if asked { held() } else { resume(signal) }
             }
@@ -335,7 +335,7 @@ fn note_fault(guest: &Slot, pid: i32, signal: i32) {
         ptrace(PTRACE_GETSIGINFO, pid, 0, (&raw mut info) as u64) == 0
             && ptrace(PTRACE_GETREGS, pid, 0, (&raw mut registers) as u64) == 0
     };
-    // A code of 0 or less means that somebody sent the signal.
+    // A code of 0 or less means that a process sent the signal.
     if known && info.code > 0 {
         let memory = match signal {
             // SI_KERNEL: for example a non-canonical address, which the processor does not tell.
