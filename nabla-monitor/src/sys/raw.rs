@@ -7,7 +7,7 @@
 use core::arch::asm;
 use rustix::io::Errno;
 
-/// Numbers of the system calls that this crate makes, or has made, by number.
+/// Numbers of the system calls that this crate makes, has the launcher make, or allows in a filter.
 pub mod nr {
     pub use linux_raw_sys::general::{
         __NR_brk as BRK, __NR_capset as CAPSET, __NR_chdir as CHDIR, __NR_clock_gettime as CLOCK_GETTIME,
