@@ -1,10 +1,8 @@
 //! The network ring of guests in virtual machines, and what hostile guests do to it.
 
-mod common;
-
-use common::{backends, build_hvt, run};
+use crate::{backend::KVM, common::run};
 use nabla_monitor::{BadHypercall, ByteSize, ExitStatus, HypercallMistake, Runtime, Tap};
-use nabla_testkit::{TestTap, need};
+use nabla_testkit::need;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::fd::OwnedFd;
 
@@ -21,7 +19,7 @@ fn wire() -> (OwnedFd, OwnedFd) {
 fn ring(words: &str) -> (ExitStatus, String, OwnedFd) {
     let (here, there) = wire();
     rustix::io::write(&here, b"a frame from outside").unwrap();
-    let builder = build_hvt(&Runtime::new(), "ring").memory(ByteSize::mib(32)).args(words.split(' '));
+    let builder = KVM.build(&Runtime::new(), "ring").memory(ByteSize::mib(32)).args(words.split(' '));
     let (status, output) = run(builder.net(Tap::from_fd(there).unwrap()));
     (status, output, here)
 }
@@ -99,7 +97,7 @@ fn guest_with_a_ring_can_be_paused_and_killed() {
     let (_here, there) = wire();
     let runtime = Runtime::new();
     let guest =
-        build_hvt(&runtime, "ring").args(["kick", "wait"]).net(Tap::from_fd(there).unwrap()).start().unwrap();
+        KVM.build(&runtime, "ring").args(["kick", "wait"]).net(Tap::from_fd(there).unwrap()).start().unwrap();
     guest.pause().unwrap();
     guest.resume().unwrap();
     guest.kill().unwrap();
@@ -115,25 +113,4 @@ fn reader_that_has_stopped_costs_frames_and_nothing_else() {
     let words = format!("{}submit done", "entry 1 1 100000 800 ".repeat(300));
     let (status, output, _wire) = ring(&words);
     assert_eq!((status, output.as_str()), (ExitStatus::Exited(0), "end\n"));
-}
-
-/// Whether the host's side is up or goes down meanwhile, in a process or a virtual machine.
-#[test]
-fn garbage_on_a_tap_hurts_nobody() {
-    if !need::tap() {
-        return;
-    }
-    let runtime = Runtime::new();
-    for is_up in [true, false] {
-        for build in backends() {
-            let tap = TestTap::up("10.0.0.1/24");
-            let opened = tap.open();
-            if !is_up {
-                tap.ip(&["link", "set", tap.name(), "down"]);
-            }
-            let (status, output) = run(build(&runtime, "net-garbage").memory(ByteSize::mib(32)).net(opened));
-            assert_eq!(status, ExitStatus::Exited(0), "{output}");
-            assert!(output.starts_with("refused "), "{output}");
-        }
-    }
 }

@@ -1,8 +1,9 @@
-//! What a guest can see and do.
+//! What a guest that is a process can see and do.
 
-mod common;
-
-use common::{build, run};
+use crate::{
+    backend::PROCESS,
+    common::{disk_file, run},
+};
 use nabla_monitor::{
     ByteSize, Console, Denied, ExitStatus, Fault, Identity, Isolation, Runtime, Supervision, SyscallEntry,
 };
@@ -20,7 +21,7 @@ const SIGILL: i32 = 4;
 /// A running guest with a disk (and a tap, where that can be had), and the path of the disk.
 fn sleeper_with_disk(runtime: &Runtime) -> (nabla_monitor::Guest, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let disk = common::disk_file(&directory, "disk.img", b"x");
+    let disk = disk_file(&directory, "disk.img", b"x");
     let guest = runtime
         .guest(guest("sleeper-disk"))
         .memory(ByteSize::mib(16))
@@ -88,19 +89,19 @@ fn descriptors_are_its_devices_and_nothing_else() {
 #[test]
 fn arguments_and_environment_are_empty_and_the_name_is_the_images() {
     let runtime = Runtime::new();
-    let guest = common::start_sleeper(&runtime);
+    let guest = PROCESS.start_ready(&runtime, "sleeper");
     let read = |name: &str| fs::read(format!("/proc/{}/{name}", guest.pid())).unwrap();
     assert!(read("environ").is_empty());
     assert!(read("cmdline").is_empty());
     assert_eq!(read("comm"), b"sleeper\n");
-    let named = build(&runtime, "sleeper").name("web-7").start().unwrap();
+    let named = PROCESS.build(&runtime, "sleeper").name("web-7").start().unwrap();
     assert_eq!(fs::read(format!("/proc/{}/comm", named.pid())).unwrap(), b"web-7\n");
 }
 
 #[test]
 fn process_is_locked_down() {
     let runtime = Runtime::new();
-    let guest = common::start_sleeper(&runtime);
+    let guest = PROCESS.start_ready(&runtime, "sleeper");
     let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
     for line in [
         "NoNewPrivs:\t1",
@@ -122,8 +123,12 @@ fn process_is_locked_down() {
         let mut isolation = Isolation::default();
         isolation.identity = Some(identity);
         let owner = |dumpable| {
-            let guest =
-                build(&runtime, "spin").dumpable(dumpable).isolation(isolation.clone()).start().unwrap();
+            let guest = PROCESS
+                .build(&runtime, "spin")
+                .dumpable(dumpable)
+                .isolation(isolation.clone())
+                .start()
+                .unwrap();
             fs::metadata(format!("/proc/{}/maps", guest.pid())).unwrap().uid()
         };
         assert_eq!((owner(false), owner(true)), (0, 65534));
@@ -139,7 +144,8 @@ fn every_system_call_in_every_form_is_denied_but_the_tables() {
     {
         for number in 0..1024_u32 {
             let arguments = [mode.to_owned(), number.to_string(), (number % 7).to_string()];
-            let guest = build(&runtime, "syscalls").memory(ByteSize::mib(2)).args(arguments).start().unwrap();
+            let guest =
+                PROCESS.build(&runtime, "syscalls").memory(ByteSize::mib(2)).args(arguments).start().unwrap();
             let status = guest.wait().unwrap();
             if mode == "64" && TABLE.contains(&number) && !matches!(status, ExitStatus::Denied(_)) {
                 allowed += 1;
@@ -163,12 +169,12 @@ fn every_system_call_in_every_form_is_denied_but_the_tables() {
 fn calls_of_the_table_in_another_form_are_denied() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
-    let disk = common::disk_file(&directory, "disk.img", b"x");
-    let (_, list) = run(build(&runtime, "allowed").block(&disk).arg("list"));
+    let disk = |name: &str| disk_file(&directory, name, b"x");
+    let (_, list) = run(PROCESS.build(&runtime, "allowed").block(disk("list")).arg("list"));
     let forms: Vec<&str> = list.lines().collect();
     assert!(forms.len() >= 10, "{list}");
     for form in forms {
-        let guest = build(&runtime, "allowed").block(&disk).arg(form).start().unwrap();
+        let guest = PROCESS.build(&runtime, "allowed").block(disk(form)).arg(form).start().unwrap();
         let status = guest.wait().unwrap();
         if form.starts_with("ok-") {
             assert_eq!(status, ExitStatus::Exited(0), "{form}");
@@ -181,57 +187,13 @@ fn calls_of_the_table_in_another_form_are_denied() {
 #[test]
 fn without_supervision_a_denied_call_still_kills() {
     let runtime = Runtime::new();
-    let guest =
-        build(&runtime, "syscalls").args(["64", "39", "0"]).supervision(Supervision::None).start().unwrap();
+    let guest = PROCESS
+        .build(&runtime, "syscalls")
+        .args(["64", "39", "0"])
+        .supervision(Supervision::None)
+        .start()
+        .unwrap();
     assert_eq!(guest.wait().unwrap(), ExitStatus::Denied(Denied { call: None }));
-}
-
-#[test]
-fn faults_are_told_with_signal_address_and_instruction() {
-    let runtime = Runtime::new();
-    const SIGTRAP: i32 = 5;
-    const SIGFPE: i32 = 8;
-    const SIGSEGV: i32 = 11;
-    for (name, signal, address) in [
-        ("null-read", SIGSEGV, Some(0)),
-        ("null-write", SIGSEGV, Some(0)),
-        ("text-write", SIGSEGV, None),
-        ("rodata-write", SIGSEGV, None),
-        ("end-read", SIGSEGV, Some(16 << 20)),
-        ("kernel-read", SIGSEGV, None),
-        ("data-jump", SIGSEGV, None),
-        ("heap-jump", SIGSEGV, None),
-        ("stack-jump", SIGSEGV, None),
-        ("rodata-jump", SIGSEGV, None),
-        ("ud2", SIGILL, None),
-        ("int3", SIGTRAP, None),
-        ("hlt", SIGSEGV, None),
-        ("cli", SIGSEGV, None),
-        ("out", SIGSEGV, None),
-        ("div-zero", SIGFPE, None),
-        ("misaligned-sse", SIGSEGV, None),
-        ("stack-overflow", SIGSEGV, None),
-    ] {
-        let (status, output) = run(build(&runtime, "fault").arg(name));
-        let ExitStatus::Faulted(fault) = status else { panic!("{name}: {status}: {output}") };
-        assert_eq!(fault.signal, signal, "{name}: {status}");
-        if address.is_some() {
-            assert_eq!(fault.address, address, "{name}: {status}");
-        }
-        let ip = fault.instruction_pointer.unwrap();
-        assert!((0x10_0000..=16 << 20).contains(&ip), "{name}: {status}");
-    }
-}
-
-#[test]
-fn exec_heap_allows_what_is_a_fault_without_it() {
-    let runtime = Runtime::new();
-    for name in ["heap-jump", "stack-jump"] {
-        let (status, _) = run(build(&runtime, "fault").arg(name).exec_heap(true));
-        assert_eq!(status, ExitStatus::Exited(3), "{name}");
-    }
-    let (status, _) = run(build(&runtime, "fault").arg("rodata-jump").exec_heap(true));
-    assert!(matches!(status, ExitStatus::Faulted(_)), "{status}");
 }
 
 #[test]
@@ -242,12 +204,12 @@ fn isolated_guest_shares_no_namespace() {
     let runtime = Runtime::new();
     let mut isolation = Isolation::default();
     isolation.namespaces = true;
-    let guest = build(&runtime, "spin").isolation(isolation).dumpable(true).start().unwrap();
+    let guest = PROCESS.build(&runtime, "spin").isolation(isolation).dumpable(true).start().unwrap();
     for name in ["mnt", "net", "ipc", "uts", "cgroup"] {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
         assert_ne!(of("self"), of(&guest.pid().to_string()), "{name}");
     }
-    let (status, output) = run(build(&runtime, "hello"));
+    let (status, output) = run(PROCESS.build(&runtime, "hello"));
     assert!(status.success(), "{output}");
 }
 
@@ -260,7 +222,7 @@ fn guest_with_a_tap_and_another_identity_runs() {
     let runtime = Runtime::new();
     let mut isolation = Isolation::default();
     isolation.identity = Some(Identity { uid: 65534, gid: 65534 });
-    let guest = build(&runtime, "net-echo").net(tap.name()).isolation(isolation).start().unwrap();
+    let guest = PROCESS.build(&runtime, "net-echo").net(tap.name()).isolation(isolation).start().unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
     assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
     assert!(status.contains("Groups:\t \n"), "{status}");
@@ -279,7 +241,8 @@ fn guest_killed_for_want_of_memory_says_so() {
     let mut isolation = Isolation::default();
     isolation.cgroup = Some(cgroup.0.clone());
     let start = |isolation: &Isolation, mib: &str| {
-        build(&runtime, "memory")
+        PROCESS
+            .build(&runtime, "memory")
             .memory(ByteSize::mib(256))
             .arg(mib)
             .isolation(isolation.clone())

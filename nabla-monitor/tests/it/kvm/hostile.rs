@@ -1,9 +1,7 @@
 //! Guests in virtual machines that do what no guest should. Each ends as it should, or gets an error; the host
 //! program goes on.
 
-mod common;
-
-use common::{build_hvt, run};
+use crate::{backend::KVM, common::run};
 use nabla_monitor::{
     BadHypercall, BlockDevice, ByteSize, ExitStatus, GuestBuilder, HypercallMistake, Runtime,
 };
@@ -12,7 +10,7 @@ use std::{fs, path::Path, sync::OnceLock, time::Duration};
 
 /// The guest that makes any hypercall, with a disk of 8 KiB that it may read.
 fn build_hypercall(runtime: &Runtime, arguments: &str) -> GuestBuilder {
-    build_hvt(runtime, "hypercall").args(arguments.split(' ')).block(BlockDevice::new(disk()).read_only())
+    KVM.build(runtime, "hypercall").args(arguments.split(' ')).block(BlockDevice::new(disk()).read_only())
 }
 
 fn hypercall(runtime: &Runtime, arguments: &str) -> (ExitStatus, String) {
@@ -35,7 +33,7 @@ fn disk() -> &'static Path {
 }
 
 fn code(runtime: &Runtime, hex: &str) -> (ExitStatus, String) {
-    run(build_hvt(runtime, "code").exec_heap(true).arg(hex))
+    run(KVM.build(runtime, "code").exec_heap(true).arg(hex))
 }
 
 /// The port of each hypercall.
@@ -360,7 +358,7 @@ fn instructions_that_call_hypervisors_and_systems_do_no_harm() {
         assert!(fine, "{name}: {status}: {output}");
     }
     // The host, and other guests, are fine.
-    assert!(run(build_hvt(&runtime, "hello")).0.success());
+    assert!(run(KVM.build(&runtime, "hello")).0.success());
 }
 
 #[test]

@@ -2,36 +2,48 @@
 //!
 //! Each test runs this test program again as a host program that starts guests, and then ends it in some way.
 
-mod common;
-
-use common::build;
-use nabla_monitor::{Runtime, Supervision};
+use crate::{
+    backend::{Backend, PROCESS, each_backend},
+    child,
+};
+use nabla_monitor::{Guest, Runtime, Supervision};
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 use std::{
-    env,
     io::{BufRead, BufReader, Read},
     os::{fd::OwnedFd, unix::process::CommandExt},
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-const ROLE: &str = "NABLA_TEST_HOST";
+each_backend! {
+    guests_end_with_a_killed_host_program,
+    guests_end_with_a_host_program_that_exits_panics_or_returns,
+    guests_end_with_a_host_program_that_becomes_another,
+}
 
-/// Not a test: the host program. Starts guests, prints their pids, and then does what it was told to.
-#[test]
-fn host() {
-    let Ok(role) = env::var(ROLE) else { return };
+/// The host program: starts guests, prints their pids, and then does what its role says.
+fn host(backend: &Backend, role: &str) {
     let runtime = Runtime::new();
-    let start = |supervision| build(&runtime, "sleeper").supervision(supervision).start().unwrap();
-    let guests = [start(Supervision::Full), start(Supervision::None)];
-    let detached = start(Supervision::Full).detach().unwrap();
+    let start = |supervision| {
+        crate::backend::start_ready(backend.build(&runtime, "sleeper").supervision(supervision))
+    };
+    let mut guests: Vec<Guest> = backend.supervisions.iter().map(|&supervision| start(supervision)).collect();
+    if !backend.is_process() {
+        guests.push(backend.start_ready(&runtime, "spin"));
+    }
+    let mut pids: Vec<u32> = guests.iter().map(Guest::pid).collect();
+    // A thread cannot outlive its program. What can is last.
+    pids.push(
+        PROCESS.build(&runtime, "sleeper").supervision(Supervision::Full).start().unwrap().detach().unwrap(),
+    );
+    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     // The harness prints in front of this, so the line is marked.
-    println!("\npids {} {} {detached}", guests[0].pid(), guests[1].pid());
+    println!("\npids {}", pids.join(" "));
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
-    match role.as_str() {
+    match role {
         "exec" => {
             // From a thread that did not start the supervisor, too: the kernel ends all others.
             let error = std::thread::spawn(|| Command::new("sleep").arg("1000").exec()).join().unwrap();
@@ -49,34 +61,32 @@ fn host() {
 struct Host {
     child: Child,
     stdin: Option<ChildStdin>,
-    guests: [OwnedFd; 2],
+    /// The processes that the guests are, or are threads of.
+    guests: Vec<OwnedFd>,
     detached: OwnedFd,
 }
 
 impl Host {
     fn start(role: &str) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "host", "--nocapture"])
-            .env(ROLE, role)
+        let mut child = child::command(role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut pids = Vec::new();
-        while pids.is_empty() {
+        let mut guests = Vec::new();
+        while guests.is_empty() {
             let mut line = String::new();
             assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "the host program failed");
             if let Some(rest) = line.strip_prefix("pids ") {
                 let open = |pid: &str| {
                     pidfd_open(Pid::from_raw(pid.parse().unwrap()).unwrap(), PidfdFlags::empty()).unwrap()
                 };
-                pids = rest.split_whitespace().map(open).collect();
+                guests = rest.split_whitespace().map(open).collect();
             }
         }
-        let detached = pids.pop().unwrap();
-        let guests = <[OwnedFd; 2]>::try_from(pids).unwrap();
+        let detached = guests.pop().unwrap();
         // Whoever still has the pipe is not disturbed by our leaving it.
         std::thread::spawn(move || stdout.read_to_end(&mut Vec::new()));
         Self { stdin: child.stdin.take(), child, guests, detached }
@@ -87,12 +97,13 @@ impl Host {
         drop(self.stdin.take());
     }
 
-    /// Waits until both guests have ended, and checks that the detached one has not.
+    /// Waits until the guests have ended, and checks that the detached one has not.
     fn assert_guests_end(&self) {
+        let forever = Timespec { tv_sec: 60, tv_nsec: 0 };
         for guest in &self.guests {
-            assert_eq!(poll(&mut [PollFd::new(guest, PollFlags::IN)], None).unwrap(), 1);
+            assert_eq!(poll(&mut [PollFd::new(guest, PollFlags::IN)], Some(&forever)).unwrap(), 1);
         }
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         assert_eq!(poll(&mut [PollFd::new(&self.detached, PollFlags::IN)], Some(&now)).unwrap(), 0);
     }
 }
@@ -105,20 +116,24 @@ impl Drop for Host {
     }
 }
 
-#[test]
-fn guests_end_with_a_killed_host_program() {
-    let _ = nabla_testkit::guest("sleeper");
+fn guests_end_with_a_killed_host_program(backend: &Backend) {
+    if let Some(role) = child::role() {
+        return host(backend, &role);
+    }
     for signal in [Signal::KILL, Signal::TERM, Signal::ABORT] {
-        let host = Host::start("exit");
+        let mut host = Host::start("exit");
         let pid = Pid::from_raw(i32::try_from(host.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
         host.assert_guests_end();
+        let status = host.child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal.as_raw()));
     }
 }
 
-#[test]
-fn guests_end_with_a_host_program_that_exits_or_panics() {
-    let _ = nabla_testkit::guest("sleeper");
+fn guests_end_with_a_host_program_that_exits_panics_or_returns(backend: &Backend) {
+    if let Some(role) = child::role() {
+        return host(backend, &role);
+    }
     for role in ["exit", "panic", "fork"] {
         let mut host = Host::start(role);
         host.go();
@@ -126,11 +141,22 @@ fn guests_end_with_a_host_program_that_exits_or_panics() {
     }
 }
 
-#[test]
-fn guests_end_with_a_host_program_that_becomes_another() {
-    let _ = nabla_testkit::guest("sleeper");
+fn guests_end_with_a_host_program_that_becomes_another(backend: &Backend) {
+    if let Some(role) = child::role() {
+        return host(backend, &role);
+    }
     let mut host = Host::start("exec");
     host.go();
-    host.assert_guests_end();
+    if backend.is_process() {
+        host.assert_guests_end();
+    } else {
+        // The process goes on, as another program, without the guests' threads.
+        let threads = format!("/proc/{}/task", host.child.id());
+        let name = format!("/proc/{}/comm", host.child.id());
+        while std::fs::read_to_string(&name).unwrap() != "sleep\n" {
+            std::thread::yield_now();
+        }
+        assert_eq!(std::fs::read_dir(threads).unwrap().count(), 1);
+    }
     assert!(host.child.try_wait().unwrap().is_none(), "the other program runs");
 }

@@ -1,23 +1,38 @@
 //! What is wrong is told in one sentence.
 
-mod common;
-
-use common::{build, in_child, message};
+use crate::{
+    backend::{Backend, PROCESS, each_backend},
+    child::{alone, fork},
+    common::{exists, message},
+};
 use nabla_monitor::{Abi, ByteSize, Console, Error, ErrorKind, ExitStatus, Runtime};
-use nabla_testkit::{guest, need};
+use nabla_testkit::need;
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
+each_backend! {
+    unusable_images_are_refused_by_kind_and_reason,
+    image_without_permission_is_not_runnable,
+    arguments_that_do_not_fit_are_refused,
+    writable_and_executable_segment_is_refused_unless_allowed,
+    image_on_a_noexec_mount_runs,
+}
+
 fn start(runtime: &Runtime, image: impl Into<PathBuf>) -> Error {
     runtime.guest(image).memory(ByteSize::mib(16)).console(Console::null()).start().unwrap_err()
 }
 
 /// A copy of the guest `hello`, changed.
-fn changed(directory: &tempfile::TempDir, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
-    let mut bytes = fs::read(guest("hello")).unwrap();
+fn changed(
+    backend: &Backend,
+    directory: &tempfile::TempDir,
+    name: &str,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> PathBuf {
+    let mut bytes = fs::read((backend.image)("hello")).unwrap();
     change(&mut bytes);
     let path = directory.path().join(name);
     fs::write(&path, bytes).unwrap();
@@ -30,8 +45,7 @@ fn abi_note(bytes: &[u8]) -> usize {
     bytes.windows(12).position(|window| window == header).unwrap() + 20
 }
 
-#[test]
-fn unusable_images_are_refused_by_kind_and_reason() {
+fn unusable_images_are_refused_by_kind_and_reason(backend: &Backend) {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text");
@@ -52,9 +66,13 @@ fn unusable_images_are_refused_by_kind_and_reason() {
         (text, NotRunnable, "it is not an ELF file"),
         (empty, NotRunnable, "it is not an ELF file"),
         ("/bin/true".into(), NotRunnable, "ET_DYN"),
-        (changed(&directory, "virtio", set_abi(3, 1)), NotRunnable, "virtio"),
-        (changed(&directory, "future", set_abi(2, 3)), NotRunnable, "version 3"),
-        (changed(&directory, "short", |bytes| bytes.truncate(3000)), NotRunnable, "past the end of the file"),
+        (changed(backend, &directory, "virtio", set_abi(3, 1)), NotRunnable, "virtio"),
+        (changed(backend, &directory, "future", set_abi(2, 3)), NotRunnable, "version 3"),
+        (
+            changed(backend, &directory, "short", |bytes| bytes.truncate(3000)),
+            NotRunnable,
+            "past the end of the file",
+        ),
     ] {
         let error = start(&runtime, &image);
         assert_eq!(error.kind(), kind, "{error}");
@@ -64,22 +82,23 @@ fn unusable_images_are_refused_by_kind_and_reason() {
     }
 }
 
-#[test]
-fn image_without_permission_is_not_runnable() {
+fn image_without_permission_is_not_runnable(backend: &Backend) {
     if !need::root() {
         return;
     }
-    // Root may read everything, so somebody else has to try: a program that runs as nobody.
-    let directory = tempfile::tempdir().unwrap();
-    let image = changed(&directory, "secret", |_| {});
-    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(&image, mode).unwrap();
-    let error = in_child(|| {
-        become_nobody();
-        let error = start(&Runtime::new(), &image);
-        format!("{:?} {}", error.kind(), message(&error))
+    alone(|| {
+        // Root may read everything, so somebody else has to try: a program that runs as nobody.
+        let directory = tempfile::tempdir().unwrap();
+        let image = changed(backend, &directory, "secret", |_| {});
+        let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&image, mode).unwrap();
+        let error = fork(|| {
+            become_nobody();
+            let error = start(&Runtime::new(), &image);
+            format!("{:?} {}", error.kind(), message(&error))
+        });
+        assert!(error.starts_with("NotRunnable") && error.contains("Permission denied"), "{error}");
     });
-    assert!(error.starts_with("NotRunnable") && error.contains("Permission denied"), "{error}");
 }
 
 #[test]
@@ -88,29 +107,32 @@ fn program_that_gives_up_root_ends_its_guests_and_starts_others_as_nobody() {
     if !need::root() {
         return;
     }
-    let _ = guest("sleeper");
-    // A guest's image must be readable for nobody.
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let image = changed(&directory, "image", |_| {});
-    for path in [directory.path(), &image] {
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    let text = in_child(|| {
-        let runtime = Runtime::new();
-        let start = || build(&runtime, "sleeper").dumpable(true).start().unwrap();
-        let (killed, dropped) = (start(), start());
-        let owner = |pid: u32| fs::metadata(format!("/proc/{pid}/maps")).unwrap().uid();
-        let before = owner(killed.pid());
-        become_nobody();
-        killed.kill().unwrap();
-        let status = killed.wait().unwrap();
-        let pid = dropped.pid();
-        drop(dropped);
-        let gone = !common::exists(pid);
-        let other = runtime.guest(&image).memory(ByteSize::mib(16)).console(Console::null()).start().unwrap();
-        format!("{before} {status} {gone} {}", other.wait().unwrap())
+    alone(|| {
+        let _ = (PROCESS.image)("sleeper");
+        // A guest's image must be readable for nobody.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let image = changed(&PROCESS, &directory, "image", |_| {});
+        for path in [directory.path(), &image] {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let text = fork(|| {
+            let runtime = Runtime::new();
+            let start = || PROCESS.build(&runtime, "sleeper").dumpable(true).start().unwrap();
+            let (killed, dropped) = (start(), start());
+            let owner = |pid: u32| fs::metadata(format!("/proc/{pid}/maps")).unwrap().uid();
+            let before = owner(killed.pid());
+            become_nobody();
+            killed.kill().unwrap();
+            let status = killed.wait().unwrap();
+            let pid = dropped.pid();
+            drop(dropped);
+            let gone = !exists(pid);
+            let other =
+                runtime.guest(&image).memory(ByteSize::mib(16)).console(Console::null()).start().unwrap();
+            format!("{before} {status} {gone} {}", other.wait().unwrap())
+        });
+        assert_eq!(text, "0 killed by SIGKILL true exited with status 0");
     });
-    assert_eq!(text, "0 killed by SIGKILL true exited with status 0");
 }
 
 fn become_nobody() {
@@ -131,30 +153,31 @@ fn memory_that_does_not_suit_is_refused() {
         (ByteSize::gib(1 << 20), "more than the 64 TiB"),
         (ByteSize::bytes(u64::MAX), "not a multiple"),
     ] {
-        let error = build(&runtime, "hello").memory(size).start().unwrap_err();
+        let error = PROCESS.build(&runtime, "hello").memory(size).start().unwrap_err();
         assert!(message(&error).contains(reason), "{size}: {error}");
     }
-    let error = build(&runtime, "bigbss").memory(ByteSize::mib(16)).start().unwrap_err();
+    let error = PROCESS.build(&runtime, "bigbss").memory(ByteSize::mib(16)).start().unwrap_err();
     assert!(message(&error).contains("needs at least"), "{error}");
-    let guest = build(&runtime, "bigbss").memory(ByteSize::mib(128)).start().unwrap();
+    let guest = PROCESS.build(&runtime, "bigbss").memory(ByteSize::mib(128)).start().unwrap();
     assert_eq!(guest.wait().unwrap(), ExitStatus::Exited(0));
 }
 
-#[test]
-fn arguments_that_do_not_fit_are_refused() {
+fn arguments_that_do_not_fit_are_refused(backend: &Backend) {
     let runtime = Runtime::new();
-    let error = build(&runtime, "hello").arg("x".repeat(8192)).start().unwrap_err();
+    let error = backend.build(&runtime, "hello").arg("x".repeat(8192)).start().unwrap_err();
     assert!(message(&error).contains("8191"), "{error}");
-    assert!(build(&runtime, "hello").arg("x".repeat(8191)).start().unwrap().wait().unwrap().success());
-    let error = build(&runtime, "hello").arg("a\0b").start().unwrap_err();
+    assert!(
+        backend.build(&runtime, "hello").arg("x".repeat(8191)).start().unwrap().wait().unwrap().success()
+    );
+    let error = backend.build(&runtime, "hello").arg("a\0b").start().unwrap_err();
     assert!(message(&error).contains("NUL"), "{error}");
 }
 
 #[test]
 fn forced_abi_that_contradicts_the_note_is_refused() {
     let runtime = Runtime::new();
-    assert!(build(&runtime, "hello").abi(Abi::SptV2).start().unwrap().wait().unwrap().success());
-    let error = build(&runtime, "hello").abi(Abi::SptV1).start().unwrap_err();
+    assert!(PROCESS.build(&runtime, "hello").abi(Abi::SptV2).start().unwrap().wait().unwrap().success());
+    let error = PROCESS.build(&runtime, "hello").abi(Abi::SptV1).start().unwrap_err();
     assert!(message(&error).contains("its ABI note says spt-v2, and spt-v1 was asked for"), "{error}");
 }
 
@@ -162,7 +185,7 @@ fn forced_abi_that_contradicts_the_note_is_refused() {
 fn spt_v1_runs_like_v2() {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
-    let image = changed(&directory, "v1", |bytes| {
+    let image = changed(&PROCESS, &directory, "v1", |bytes| {
         let at = abi_note(bytes) + 4;
         bytes[at] = 1;
     });
@@ -170,11 +193,10 @@ fn spt_v1_runs_like_v2() {
     assert!(guest.wait().unwrap().success());
 }
 
-#[test]
-fn writable_and_executable_segment_is_refused_unless_allowed() {
+fn writable_and_executable_segment_is_refused_unless_allowed(backend: &Backend) {
     let runtime = Runtime::new();
     let directory = tempfile::tempdir().unwrap();
-    let image = changed(&directory, "rwx", |bytes| {
+    let image = changed(backend, &directory, "rwx", |bytes| {
         let (offset, size) = (64, 56);
         let header =
             (0..).map(|i| offset + i * size).find(|&at| bytes[at..at + 8] == [1, 0, 0, 0, 5, 0, 0, 0]);
@@ -190,19 +212,18 @@ fn writable_and_executable_segment_is_refused_unless_allowed() {
 fn cgroup_that_does_not_exist_is_refused() {
     let mut isolation = nabla_monitor::Isolation::default();
     isolation.cgroup = Some("/nonexistent/cgroup".into());
-    let error = build(&Runtime::new(), "hello").isolation(isolation).start().unwrap_err();
+    let error = PROCESS.build(&Runtime::new(), "hello").isolation(isolation).start().unwrap_err();
     assert!(message(&error).contains("/nonexistent/cgroup"), "{error}");
 }
 
-#[test]
-fn image_on_a_noexec_mount_runs() {
+fn image_on_a_noexec_mount_runs(backend: &Backend) {
     if !need::root() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let mount = Mount::tmpfs(directory.path(), "noexec");
     let image = mount.0.join("hello");
-    fs::copy(guest("hello"), &image).unwrap();
+    fs::copy((backend.image)("hello"), &image).unwrap();
     let running = Runtime::new().guest(&image).console(Console::null()).start().unwrap();
     assert!(running.wait().unwrap().success());
 }
@@ -230,7 +251,7 @@ fn image_truncated_under_a_running_guest_is_a_bus_error() {
     let directory = tempfile::tempdir().unwrap();
     // The file must hold pages that the guest has not touched when it is truncated: padded text does.
     let image = directory.path().join("image");
-    fs::copy(guest("sleeper"), &image).unwrap();
+    fs::copy((PROCESS.image)("sleeper"), &image).unwrap();
     let running =
         runtime.guest(&image).memory(ByteSize::mib(16)).arg("200").console(Console::pipe()).start().unwrap();
     let mut console = running.take_console().unwrap();

@@ -1,16 +1,11 @@
 //! What guests in virtual machines see of exceptions and privileged instructions, and what ends them.
 
-mod common;
-
-use common::{build_hvt, run};
+use crate::{backend::KVM, common::run};
 use nabla_monitor::{Console, ExitStatus, Fault, Runtime};
 use nabla_testkit::need;
 use std::{io::Read, time::Duration};
 
 const SIGILL: i32 = 4;
-const SIGTRAP: i32 = 5;
-const SIGFPE: i32 = 8;
-const SIGSEGV: i32 = 11;
 
 /// A guest with tables of its own sees what it would see in ring 0, on the stack that it chose.
 #[test]
@@ -46,7 +41,7 @@ fn exceptions_go_to_the_guests_own_gates() {
         // The gate of #UD is gone: #GP for it, from an event that no instruction asked for.
         ("double", 13, 6 * 8 + 3, "rf=1 if=0 cr2=0x0 ist=true offset=0"),
     ] {
-        let (status, output) = run(build_hvt(&runtime, "traps").arg(case));
+        let (status, output) = run(KVM.build(&runtime, "traps").arg(case));
         let expected = format!("vector={vector} ec={error_code:#x} cs=0x8 ss=0x10 {rest}");
         assert!(output.starts_with(&expected), "{case}: {output:?}, not {expected:?}");
         assert_eq!(status, ExitStatus::Exited(0), "{case}");
@@ -60,12 +55,12 @@ fn single_steps_and_alignment_flags_do_what_they_do_in_ring_0() {
     }
     let runtime = Runtime::new();
     assert_eq!(
-        run(build_hvt(&runtime, "traps").arg("step")),
+        run(KVM.build(&runtime, "traps").arg("step")),
         (ExitStatus::Exited(0), "single steps\nwent on\n".into())
     );
-    assert_eq!(run(build_hvt(&runtime, "traps").arg("ac")), (ExitStatus::Exited(0), "went on\n".into()));
+    assert_eq!(run(KVM.build(&runtime, "traps").arg("ac")), (ExitStatus::Exited(0), "went on\n".into()));
     // Which exception it is depends on the processor's maker.
-    let (status, output) = run(build_hvt(&runtime, "traps").arg("sysenter"));
+    let (status, output) = run(KVM.build(&runtime, "traps").arg("sysenter"));
     assert!(output.starts_with("vector=6 ") || output.starts_with("vector=13 "), "{output}");
     assert!(status.success());
 }
@@ -77,7 +72,7 @@ fn exceptions_that_cannot_be_delivered_end_the_guest() {
     }
     let runtime = Runtime::new();
     for case in ["triple", "bad-stack", "text-stack"] {
-        let (status, output) = run(build_hvt(&runtime, "traps").arg(case));
+        let (status, output) = run(KVM.build(&runtime, "traps").arg(case));
         let ExitStatus::Faulted(Fault { signal, address, instruction_pointer, .. }) = status else {
             panic!("{case}: {status}: {output}")
         };
@@ -89,7 +84,7 @@ fn exceptions_that_cannot_be_delivered_end_the_guest() {
 
 /// What the guest's code did, and the address of its first byte.
 fn code_at(runtime: &Runtime, hex: &str) -> (ExitStatus, u64) {
-    let (status, output) = run(build_hvt(runtime, "code").exec_heap(true).arg(hex));
+    let (status, output) = run(KVM.build(runtime, "code").exec_heap(true).arg(hex));
     let start = output.lines().next().unwrap().trim_start_matches("code at 0x");
     (status, u64::from_str_radix(start, 16).unwrap())
 }
@@ -131,7 +126,7 @@ fn endless_exceptions_can_be_paused_and_killed() {
         return;
     }
     let runtime = Runtime::new();
-    let guest = build_hvt(&runtime, "traps").arg("loop").console(Console::pipe()).start().unwrap();
+    let guest = KVM.build(&runtime, "traps").arg("loop").console(Console::pipe()).start().unwrap();
     guest.take_console().unwrap().read_exact(&mut [0; 6]).unwrap();
     assert_eq!(guest.wait_timeout(Duration::from_millis(50)).unwrap(), None);
     guest.pause().unwrap();
@@ -140,71 +135,13 @@ fn endless_exceptions_can_be_paused_and_killed() {
     assert_eq!(guest.wait().unwrap(), ExitStatus::Killed(9));
 }
 
-/// Guests without gates, and accesses to what is there and protected.
-#[test]
-fn faults_say_what_and_where() {
-    if !need::kvm() {
-        return;
-    }
-    let runtime = Runtime::new();
-    let end = Some(16 << 20);
-    for (case, signal, address) in [
-        ("null-read", SIGSEGV, Some(Some(0))),
-        ("null-write", SIGSEGV, Some(Some(0))),
-        ("text-write", SIGSEGV, None),
-        ("rodata-write", SIGSEGV, None),
-        ("end-read", SIGSEGV, Some(end)),
-        // Not canonical or not there.
-        ("kernel-read", SIGSEGV, None),
-        ("vsyscall-read", SIGSEGV, None),
-        ("data-jump", SIGSEGV, None),
-        ("heap-jump", SIGSEGV, None),
-        ("stack-jump", SIGSEGV, None),
-        ("rodata-jump", SIGSEGV, None),
-        ("ud2", SIGILL, Some(None)),
-        ("int3", SIGTRAP, Some(None)),
-        ("div-zero", SIGFPE, Some(None)),
-        ("misaligned-sse", SIGSEGV, Some(None)),
-        ("stack-overflow", SIGSEGV, None),
-    ] {
-        let (status, output) = run(build_hvt(&runtime, "fault").arg(case));
-        assert_eq!(output, format!("{case}\n"), "{status}");
-        let ExitStatus::Faulted(fault) = status else { panic!("{case}: {status}") };
-        assert_eq!(fault.signal, signal, "{case}: {status}");
-        assert!(fault.instruction_pointer.is_some(), "{case}: {status}");
-        if let Some(address) = address {
-            assert_eq!(fault.address, address, "{case}: {status}");
-        }
-        let protected = case.ends_with("-jump") || case == "text-write" || case == "rodata-write";
-        if protected {
-            assert!(fault.address.is_some_and(|at| (0x10_0000..16 << 20).contains(&at)), "{case}: {status}");
-        }
-    }
-}
-
-#[test]
-fn executable_heap_is_executable_and_nothing_else_changes() {
-    if !need::kvm() {
-        return;
-    }
-    let runtime = Runtime::new();
-    let fault = |case: &str| run(build_hvt(&runtime, "fault").exec_heap(true).arg(case));
-    for case in ["heap-jump", "stack-jump"] {
-        let (status, output) = fault(case);
-        assert_eq!((status, output), (ExitStatus::Exited(3), format!("{case}\nno fault\n")));
-    }
-    for case in ["data-jump", "rodata-jump", "text-write"] {
-        assert!(matches!(fault(case).0, ExitStatus::Faulted(_)), "{case}");
-    }
-}
-
 #[test]
 fn thread_pointer_can_be_set() {
     if !need::kvm() {
         return;
     }
     let runtime = Runtime::new();
-    let (status, output) = run(build_hvt(&runtime, "tls"));
+    let (status, output) = run(KVM.build(&runtime, "tls"));
     assert_eq!(
         (status, output.as_str()),
         (ExitStatus::Exited(0), "fs:8 = 0x123456789abcdef0\nfs:8 = 0x2a\n")

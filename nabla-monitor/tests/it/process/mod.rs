@@ -1,0 +1,4 @@
+//! What only guests that are processes have.
+
+mod confinement;
+mod lifecycle;
