@@ -1,6 +1,6 @@
 //! Debugging guests of both backends with gdb, and what gdb makes of their core dumps.
 
-use crate::{Outcome, nabla, outcome};
+use crate::{Outcome, nabla, on_each_backend, outcome};
 use nabla_testkit::{guest, guest_hvt, need};
 use std::{
     fs,
@@ -10,15 +10,6 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
-
-/// The guest `debuggee` for each backend that is there.
-fn debuggees() -> Vec<PathBuf> {
-    let mut guests = vec![guest("debuggee")];
-    if need::kvm() {
-        guests.push(guest_hvt("debuggee"));
-    }
-    guests
-}
 
 /// `nabla run --gdb=SOCKET`, waiting for a debugger.
 struct Debugged {
@@ -82,7 +73,7 @@ fn a_guest_is_stopped_looked_at_changed_and_finished() {
     if !need::program("gdb") {
         return;
     }
-    for image in debuggees() {
+    for image in on_each_backend("debuggee") {
         let debugged = Debugged::start(&image, &[]);
         let seen = debugged.gdb(&[
             "print $pc == _start",
@@ -176,7 +167,7 @@ fn a_guest_that_loops_is_interrupted_and_let_go() {
     if !need::program("gdb") {
         return;
     }
-    for image in debuggees() {
+    for image in on_each_backend("debuggee") {
         let debugged = Debugged::start(&image, &["loop"]);
         // gdb's own interrupt needs a terminal, so another thread of its Python does what Ctrl-C does; where gdb has no
         // Python, the protocol is spoken by hand.
@@ -199,7 +190,7 @@ fn a_guest_that_loops_is_interrupted_and_let_go() {
 
 #[test]
 fn breakpoints_of_a_debugger_that_is_lost_are_gone() {
-    for image in debuggees() {
+    for image in on_each_backend("debuggee") {
         let debugged = Debugged::start(&image, &[]);
         let address = symbol(&image, "outer");
         let mut stream = UnixStream::connect(&debugged.socket).unwrap();
@@ -212,7 +203,7 @@ fn breakpoints_of_a_debugger_that_is_lost_are_gone() {
 
 #[test]
 fn nonsense_and_kills_are_survived() {
-    for image in debuggees() {
+    for image in on_each_backend("debuggee") {
         let debugged = Debugged::start(&image, &["loop"]);
         for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"$zz#00", b"$mffffffffffffffff,ffff#00", &[0; 5000]]
         {
@@ -232,7 +223,7 @@ fn a_fault_is_shown_before_the_guest_ends() {
     if !need::program("gdb") {
         return;
     }
-    for image in debuggees() {
+    for image in on_each_backend("debuggee") {
         let debugged = Debugged::start(&image, &[]);
         let seen = debugged.gdb(&[
             "break inner",
@@ -250,7 +241,7 @@ fn a_fault_is_shown_before_the_guest_ends() {
 
 #[test]
 fn the_core_of_an_abort_has_the_same_backtrace() {
-    for image in debuggees() {
+    for image in on_each_backend("debuggee") {
         let directory = TempDir::new().unwrap();
         let seen =
             outcome(nabla().args(["run", "--dumpcore"]).arg(directory.path()).arg(&image).arg("abort"));
@@ -279,11 +270,7 @@ fn a_guest_that_just_exits_leaves_no_core() {
     let directory = TempDir::new().unwrap();
     let run =
         |image: &Path| outcome(nabla().args(["run", "--dumpcore"]).arg(directory.path()).arg(image).arg("3"));
-    let mut images = vec![guest("exit")];
-    if need::kvm() {
-        images.push(guest_hvt("exit"));
-    }
-    for image in images {
+    for image in on_each_backend("exit") {
         let seen = run(&image);
         assert_eq!((seen.status, seen.stderr.as_str()), (3, ""));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);

@@ -1,7 +1,7 @@
 //! `nabla iso`, and guests that mount what it makes.
 
-use crate::{nabla, outcome, shell};
-use nabla_testkit::{guest, guest_hvt, need};
+use crate::{nabla, on_each_backend, outcome, shell};
+use nabla_testkit::need;
 use std::{
     ffi::OsString,
     fs,
@@ -208,11 +208,7 @@ fn guests_of_both_kinds_mount_images() {
     let (directory, root) = tree();
     let image = directory.path().join("image.iso");
     outcome(iso("build").arg(&root).arg("-o").arg(&image));
-    let mut guests = vec![guest("files")];
-    if need::kvm() {
-        guests.push(guest_hvt("files"));
-    }
-    for guest in guests {
+    for guest in on_each_backend("files") {
         let mut command = nabla();
         command.arg("run").arg(&guest).arg("--disk").arg(format!("{},ro", image.display()));
         let seen = outcome(command.args(["--", "/", "link", "/etc", "/nothing", "/large"]));

@@ -12,7 +12,7 @@ mod solo5;
 mod supervise;
 mod tools;
 
-use nabla_testkit::guest;
+use nabla_testkit::{guest, guest_hvt, need};
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
@@ -24,6 +24,15 @@ use tempfile::TempDir;
 /// The command.
 fn nabla() -> Command {
     Command::new(env!("CARGO_BIN_EXE_nabla"))
+}
+
+/// The images of a test guest, one for each backend that is there.
+fn on_each_backend(name: &str) -> Vec<PathBuf> {
+    let mut images = vec![guest(name)];
+    if need::kvm() {
+        images.push(guest_hvt(name));
+    }
+    images
 }
 
 /// `nabla run` of a test guest.

@@ -1,7 +1,7 @@
 //! `nabla run` in its plain form.
 
-use crate::{Outcome, disk, nabla, outcome, run, shell, shell_with, write_disk};
-use nabla_testkit::{TestTap, guest, guest_hvt, need};
+use crate::{Outcome, disk, nabla, on_each_backend, outcome, run, shell, shell_with, write_disk};
+use nabla_testkit::{TestTap, guest, need};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -219,22 +219,13 @@ fn console_can_be_a_file_which_is_appended_to() {
 
 #[test]
 fn reader_that_goes_away_ends_the_guest_quietly() {
-    let seen = shell("chatty", "\"$nabla\" run \"$guest\" 1000000 | head -1; echo ${PIPESTATUS[0]}");
-    let lines: Vec<&str> = seen.stdout.lines().collect();
-    assert!(lines[0].starts_with("0."), "{lines:?}");
-    assert_eq!((lines[1], seen.stderr.as_str()), ("141", ""));
-}
-
-#[test]
-fn reader_that_goes_away_ends_a_guest_in_a_virtual_machine_too() {
-    if !need::kvm() {
-        return;
+    for image in on_each_backend("chatty") {
+        let line = "\"$nabla\" run \"$guest\" 100000000 | head -1; echo ${PIPESTATUS[0]}";
+        let seen = shell_with(&image, line);
+        let lines: Vec<&str> = seen.stdout.lines().collect();
+        assert!(lines[0].starts_with("0."), "{lines:?}");
+        assert_eq!((lines[1], seen.stderr.as_str()), ("141", ""));
     }
-    let line = "\"$nabla\" run \"$guest\" 100000000 | head -1; echo ${PIPESTATUS[0]}";
-    let seen = shell_with(&guest_hvt("chatty"), line);
-    let lines: Vec<&str> = seen.stdout.lines().collect();
-    assert!(lines[0].starts_with("0."), "{lines:?}");
-    assert_eq!((lines[1], seen.stderr.as_str()), ("141", ""));
 }
 
 #[test]
