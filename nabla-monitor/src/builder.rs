@@ -19,6 +19,8 @@ use std::{
 pub const DEFAULT_MEMORY: ByteSize = ByteSize::mib(512);
 
 /// A guest that is being configured. [`Runtime::guest`](crate::Runtime::guest) makes one; [`Self::start`] starts it.
+///
+/// Nothing is opened or checked before that.
 #[derive(Debug)]
 #[must_use = "a guest does not run before start()"]
 pub struct GuestBuilder {
@@ -62,28 +64,61 @@ impl GuestBuilder {
         }
     }
 
-    /// Memory of the guest: a multiple of 4 KiB, or of 2 MiB up to 4 GiB for virtual machines. [`DEFAULT_MEMORY`] unless set. Only what the guest touches is used.
+    /// Memory of the guest: a multiple of 4 KiB, or of 2 MiB up to 4 GiB for virtual machines. [`DEFAULT_MEMORY`] unless set.
+    /// Only what the guest touches is used.
+    ///
+    /// ```
+    /// use nabla_monitor::{ByteSize, Runtime};
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").memory(ByteSize::mib(64));
+    /// ```
     pub fn memory(mut self, size: ByteSize) -> Self {
         self.memory = size;
         self
     }
 
     /// Attaches the guest's only block device.
+    ///
+    /// ```
+    /// use nabla_monitor::{BlockDevice, Runtime};
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").block(BlockDevice::new("rootfs.iso").read_only());
+    /// ```
     pub fn block(self, device: impl Into<BlockDevice>) -> Self {
         self.device(None, device.into())
     }
 
     /// Attaches the block device that the guest calls `name`.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").block_device("system", "rootfs.iso").block_device("data", "data.img");
+    /// ```
     pub fn block_device(self, name: impl Into<String>, device: impl Into<BlockDevice>) -> Self {
         self.device(Some(name.into()), device.into())
     }
 
     /// Attaches the guest's only network device.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").net("tap0");
+    /// ```
     pub fn net(self, device: impl Into<NetDevice>) -> Self {
         self.device(None, device.into())
     }
 
     /// Attaches the network device that the guest calls `name`.
+    ///
+    /// ```
+    /// use nabla_monitor::{MacAddress, NetDevice, Runtime};
+    ///
+    /// let builder = Runtime::new().guest("app.nabla")
+    ///     .net_device("lan", "tap0")
+    ///     .net_device("wan", NetDevice::from("tap1").mac(MacAddress([2, 0, 0, 0, 0, 1])));
+    /// ```
     pub fn net_device(self, name: impl Into<String>, device: impl Into<NetDevice>) -> Self {
         self.device(Some(name.into()), device.into())
     }
@@ -94,12 +129,24 @@ impl GuestBuilder {
     }
 
     /// Adds an argument. The guest gets all of them joined by spaces, at most 8191 bytes.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").arg("--port").arg("80"); // the guest gets "--port 80"
+    /// ```
     pub fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
         self.args.push(arg.as_ref().to_vec());
         self
     }
 
     /// Adds arguments.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").args(["--port", "80"]);
+    /// ```
     pub fn args<I>(mut self, args: I) -> Self
     where
         I: IntoIterator,
@@ -110,18 +157,38 @@ impl GuestBuilder {
     }
 
     /// Where the guest's output goes. [`Console::inherit`] unless set.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{Console, Runtime};
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").console(Console::file("app.log")).start()?;
+    /// guest.wait()?;
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     pub fn console(mut self, console: Console) -> Self {
         self.console = console;
         self
     }
 
     /// The name of the guest's process in `ps`; at most 15 bytes are shown. The image's file name unless set.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").name("web-1");
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
     /// Says which ABI an image without an ABI note has.
+    ///
+    /// ```
+    /// use nabla_monitor::{Abi, Runtime};
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").abi(Abi::SptV1);
+    /// ```
     pub fn abi(mut self, abi: Abi) -> Self {
         self.abi = Some(abi);
         self
@@ -129,6 +196,12 @@ impl GuestBuilder {
 
     /// How closely the guest is watched. [`Supervision::Full`] unless set; where that is impossible and was not
     /// asked for, the guest starts without, and a warning is logged. Virtual machines tell everything in any case.
+    ///
+    /// ```
+    /// use nabla_monitor::{Runtime, Supervision};
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").supervision(Supervision::None);
+    /// ```
     pub fn supervision(mut self, supervision: Supervision) -> Self {
         self.supervision = Some(supervision);
         self
@@ -136,6 +209,12 @@ impl GuestBuilder {
 
     /// Makes heap and stack executable, for guests that compile code at run time, and accepts images with
     /// segments that are writable and executable. Dangerous.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").exec_heap(true);
+    /// ```
     pub fn exec_heap(mut self, allow: bool) -> Self {
         self.exec_heap = allow;
         self
@@ -143,12 +222,24 @@ impl GuestBuilder {
 
     /// Backs guest memory with huge pages where the kernel can: first touches get cheaper, the least memory used
     /// grows to 2 MiB for each place touched.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").huge_pages(true);
+    /// ```
     pub fn huge_pages(mut self, on: bool) -> Self {
         self.huge_pages = on;
         self
     }
 
     /// Leaves the guest's process open to debuggers and core dumps of its own user.
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").dumpable(true);
+    /// ```
     pub fn dumpable(mut self, on: bool) -> Self {
         self.dumpable = on;
         self
@@ -157,8 +248,18 @@ impl GuestBuilder {
     /// Has a core dump written to `directory` when the guest crashes: aborts, faults, or is ended for a call that it may
     /// not make. See [`Guest::core`] for what became of it, and [`Guest::dump_core`] for one at any other time.
     ///
-    /// The file is called `core.NAME.PID`, after the guest's [name](Self::name), and belongs to this program's user alone.
+    /// The file is called `core.NAME.PID`, after the guest's [name](Self::name), and only this program's user can read it.
     /// It contains everything that the guest has in memory. The guest's process is open to debuggers of its user then.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").core_dumps("/var/tmp").start()?;
+    /// if let Some(path) = guest.core()? {
+    ///     println!("{}: core in {}", guest.wait()?, path.display());
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     pub fn core_dumps(mut self, directory: impl Into<PathBuf>) -> Self {
         self.debug.cores = Some(directory.into());
         self
@@ -168,13 +269,32 @@ impl GuestBuilder {
     ///
     /// When the debugger leaves or is lost, the guest goes on, and another one may connect. Nothing of this costs a guest
     /// that is not debugged. [`Guest::pause`] should not be used meanwhile.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{GdbListener, Runtime};
+    ///
+    /// let listener = GdbListener::tcp("127.0.0.1:0")?;
+    /// println!("gdb app.nabla -ex 'target remote {listener}'");
+    /// let guest = Runtime::new().guest("app.nabla").gdb(listener).start()?;
+    /// guest.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "gdb")]
     pub fn gdb(mut self, listener: crate::GdbListener) -> Self {
         self.debug.gdb = Some(listener);
         self
     }
 
-    /// More walls.
+    /// More confinement: namespaces, another user, a cgroup.
+    ///
+    /// ```
+    /// use nabla_monitor::{Identity, Isolation, Runtime};
+    ///
+    /// let mut isolation = Isolation::default();
+    /// isolation.namespaces = true;
+    /// isolation.identity = Some(Identity { uid: 65534, gid: 65534 });
+    /// let builder = Runtime::new().guest("app.nabla").isolation(isolation);
+    /// ```
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = isolation;
         self
@@ -182,6 +302,12 @@ impl GuestBuilder {
 
     /// What [`Self::exec`] does about a failure after it can no longer return: the text in front of the message
     /// (`nabla: NAME: ` unless set) and the exit status (125 unless set).
+    ///
+    /// ```
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let builder = Runtime::new().guest("app.nabla").launch_failure("my-tool: ", 1);
+    /// ```
     pub fn launch_failure(mut self, prefix: impl Into<String>, status: u8) -> Self {
         self.launch_failure = LaunchFailure { prefix: Some(prefix.into()), status };
         self
@@ -191,6 +317,16 @@ impl GuestBuilder {
     ///
     /// When this returns, the guest's process is set up and confined, and about to run the guest's first
     /// instruction.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// match Runtime::new().guest("app.nabla").start() {
+    ///     Ok(guest) => println!("{}", guest.wait()?),
+    ///     Err(error) => eprintln!("{error}. {}", error.advice().unwrap_or_default()),
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -206,6 +342,15 @@ impl GuestBuilder {
     /// A guest that needs a virtual machine cannot take the place of a process, and one that is debugged or whose core is
     /// wanted needs this program. It is started instead, and returned; see [`Guest::confine_program`]. In a virtual machine,
     /// it ends as by SIGPIPE when it prints and nobody reads its console any more, as a process would.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// // It returns only if the guest is in a virtual machine, is debugged, or could not be started.
+    /// let guest = Runtime::new().guest("app.nabla").exec()?;
+    /// std::process::exit(guest.wait()?.shell_code().into());
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

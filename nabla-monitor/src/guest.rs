@@ -53,13 +53,23 @@ impl Guest {
         Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None), description }
     }
 
-    /// Confines the program around a guest in a virtual machine, when it is dedicated to that guest, as `nabla run` is.
+    /// Confines the program around a guest in a virtual machine, when the program is dedicated to it, as `nabla run` is.
     ///
     /// The calling thread can then only wait for this guest, kill it, write to the descriptors 0 to 2, and exit: it can
     /// open, execute, start and look at nothing any more. **Every other descriptor of the program is closed**, but for
     /// those that the guest needs, whoever owned it; other threads should not exist. A guest that is debugged, whose core
     /// is wanted, or whose console this program reads needs more, and must not be confined so. Nothing happens where the
     /// guest is a process, which is confined by itself.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").exec()?;
+    /// // From here on, this thread can only wait, kill the guest, write to descriptors 0 to 2, and exit.
+    /// guest.confine_program()?;
+    /// let status = guest.wait()?;
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -71,6 +81,21 @@ impl Guest {
     }
 
     /// Waits until the guest has ended. Can be called again, and from several threads.
+    ///
+    /// A guest with [`Console::pipe`](crate::Console::pipe) stops while the pipe is full (64 KiB), so read it to its end
+    /// before, or in another thread.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{Console, Runtime};
+    /// use std::io::Read;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").console(Console::pipe()).start()?;
+    /// // The output first: with a pipe that nobody reads, the guest may never end.
+    /// let mut output = Vec::new();
+    /// guest.take_console().expect("the console is a pipe").read_to_end(&mut output)?;
+    /// println!("{}", guest.wait()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -86,6 +111,16 @@ impl Guest {
 
     /// Says whether the guest has ended, without waiting.
     ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// if let Some(status) = guest.try_wait()? {
+    ///     println!("it has ended: {status}");
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Self::wait`].
@@ -94,6 +129,17 @@ impl Guest {
     }
 
     /// Waits at most `timeout`. `None` when the guest still runs.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    /// use std::time::Duration;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// if guest.wait_timeout(Duration::from_secs(10))?.is_none() {
+    ///     guest.kill()?;
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -113,6 +159,15 @@ impl Guest {
 
     /// Kills the guest. Not an error when it has ended already. [`Self::wait`] tells when it is gone.
     ///
+    /// ```no_run
+    /// use nabla_monitor::{ExitStatus, Runtime};
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// guest.kill()?;
+    /// assert_eq!(guest.wait()?, ExitStatus::Killed(9)); // unless it had ended before
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the system refuses, which it does for a guest that runs as another user.
@@ -122,6 +177,16 @@ impl Guest {
 
     /// Stops the guest where it is, until [`Self::resume`]. Returns when it stands still. Time goes on for it.
     ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// guest.pause()?;
+    /// println!("{} bytes resident", guest.usage()?.resident);
+    /// guest.resume()?;
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Self::kill`].
@@ -130,6 +195,15 @@ impl Guest {
     }
 
     /// Lets a paused guest go on.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// guest.pause()?;
+    /// guest.resume()?;
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -143,12 +217,30 @@ impl Guest {
     ///
     /// It stays the guest's until [`Self::wait`] (or [`Self::try_wait`], [`Self::wait_timeout`]) has told that the
     /// guest ended; after that it may be another process's.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// println!("runs as process {}", guest.pid());
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
 
     /// The ABI of its image.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// if guest.abi().needs_kvm() {
+    ///     println!("runs in a virtual machine");
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     #[must_use]
     pub fn abi(&self) -> Abi {
         self.description.abi
@@ -171,18 +263,51 @@ impl Guest {
 
     /// A descriptor that is readable once the guest has ended: for poll, epoll, or any event loop built on them.
     /// Not to be read from.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    ///
+    /// let runtime = Runtime::new();
+    /// let guests = [runtime.guest("a.nabla").start()?, runtime.guest("b.nabla").start()?];
+    /// let mut events = guests.each_ref().map(|guest| PollFd::new(guest, PollFlags::IN));
+    /// poll(&mut events, None)?; // until one of them has ended
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn exit_fd(&self) -> BorrowedFd<'_> {
         self.running.exit_fd()
     }
 
     /// The reading end of [`Console::pipe`](crate::Console::pipe); `None` for other consoles and the second time.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{Console, Runtime};
+    /// use std::io::{BufRead, BufReader};
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").console(Console::pipe()).start()?;
+    /// for line in BufReader::new(guest.take_console().expect("the console is a pipe")).lines() {
+    ///     println!("guest: {}", line?.escape_debug());
+    /// }
+    /// guest.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn take_console(&self) -> Option<ConsoleReader> {
         lock(&self.console).take()
     }
 
     /// What the guest has used so far, or used in all.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// guest.wait()?;
+    /// let usage = guest.usage()?;
+    /// println!("{:?}, at most {} bytes", usage.user_time + usage.system_time, usage.max_resident);
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -200,12 +325,33 @@ impl Guest {
     ///
     /// `None` for a guest in a process: nothing stands between it and the kernel that could count, and
     /// [`usage`](Self::usage) tells what the kernel does.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// guest.wait()?;
+    /// if let Some(counters) = guest.counters() {
+    ///     println!("{} hypercalls in {:?}", counters.exits.hypercalls, counters.time_in_host);
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     #[must_use]
     pub fn counters(&self) -> Option<Counters> {
         self.running.counters()
     }
 
     /// Whether the guest is supervised: see [`Supervision`](crate::Supervision).
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").start()?;
+    /// if !guest.is_supervised() {
+    ///     eprintln!("a fault's address will not be known");
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     #[must_use]
     pub fn is_supervised(&self) -> bool {
         self.running.is_supervised()
@@ -213,6 +359,15 @@ impl Guest {
 
     /// Writes a core dump of the guest as it is now to `directory`: its memory and registers, for debuggers. Returns the
     /// file's path. The guest stands still meanwhile, and goes on, unless it is [paused](Self::pause).
+    ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").dumpable(true).start()?;
+    /// let path = guest.dump_core("/var/tmp")?;
+    /// println!("gdb app.nabla {}", path.display());
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -227,6 +382,17 @@ impl Guest {
     /// The core dump that [`GuestBuilder::core_dumps`](crate::GuestBuilder::core_dumps) asked for; `None` when the guest
     /// did not crash. Waits for the guest's end, and tells it once.
     ///
+    /// ```no_run
+    /// use nabla_monitor::Runtime;
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").core_dumps("/var/tmp").start()?;
+    /// match guest.core()? {
+    ///     Some(path) => println!("crashed, see {}", path.display()),
+    ///     None => println!("{}", guest.wait()?),
+    /// }
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When it could not be written.
@@ -240,6 +406,14 @@ impl Guest {
     ///
     /// A console with a reader or writer in this program breaks when the program ends. How the guest ends can no
     /// longer be told.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{Console, Runtime};
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").console(Console::null()).start()?;
+    /// println!("process {} lives on", guest.detach()?);
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

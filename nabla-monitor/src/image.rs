@@ -23,6 +23,13 @@ pub struct ImageFile {
 impl ImageFile {
     /// Opens the regular file at `path`.
     ///
+    /// ```
+    /// use nabla_monitor::{ErrorKind, ImageFile};
+    ///
+    /// let error = ImageFile::open("/no/such/app.nabla").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::NotFound);
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::OpenImage`], [`Error::ImageNotAFile`].
@@ -40,6 +47,15 @@ impl ImageFile {
     }
 
     /// Reads and checks what is in it; as `abi`, if one is given, where it has no ABI note.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{Abi, ImageFile, Runtime};
+    ///
+    /// // An image of early 2019 does not say which ABI it has.
+    /// let image = ImageFile::open("old.nabla")?.parse(Some(Abi::SptWithoutNote))?;
+    /// println!("entry {:#x}", image.image().entry());
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -106,6 +122,14 @@ impl OpenImage {
     /// Opens, reads and checks the image at `path`. One that does not say which ABI it has is taken for what it
     /// looks like; see [`ImageFile::parse`] to say it.
     ///
+    /// ```no_run
+    /// use nabla_monitor::OpenImage;
+    ///
+    /// let open = OpenImage::open("app.nabla")?;
+    /// println!("{}", open.image().abi());
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::OpenImage`], [`Error::ImageNotAFile`], [`Error::Image`].
@@ -114,18 +138,39 @@ impl OpenImage {
     }
 
     /// What is in it.
+    ///
+    /// ```no_run
+    /// let open = nabla_monitor::OpenImage::open("app.nabla")?;
+    /// let image = open.image();
+    /// println!("{}, {} of memory at least", image.abi(), image.minimum_memory());
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image
     }
 
     /// Its file.
+    ///
+    /// ```no_run
+    /// use nabla_core::ReadAt;
+    ///
+    /// let open = nabla_monitor::OpenImage::open("app.nabla")?;
+    /// println!("{} bytes", open.file().size());
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     #[must_use]
     pub fn file(&self) -> &ImageFile {
         &self.file
     }
 
     /// Its path, as it was given.
+    ///
+    /// ```no_run
+    /// let open = nabla_monitor::OpenImage::open("app.nabla")?;
+    /// assert_eq!(open.path(), std::path::Path::new("app.nabla"));
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     #[must_use]
     pub fn path(&self) -> &Path {
         self.file.path()

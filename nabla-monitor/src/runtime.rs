@@ -16,6 +16,11 @@ pub struct Runtime {
 
 impl Runtime {
     /// A new runtime.
+    ///
+    /// ```
+    /// let runtime = nabla_monitor::Runtime::new();
+    /// let same = runtime.clone();
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -23,6 +28,15 @@ impl Runtime {
 
     /// A guest to be configured and started from an image: a path, which is opened by [`GuestBuilder::start`] and not
     /// before, or an [`OpenImage`](crate::OpenImage) or [`ImageFile`](crate::ImageFile).
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{OpenImage, Runtime};
+    ///
+    /// let runtime = Runtime::new();
+    /// let first = runtime.guest("app.nabla").start()?;
+    /// let second = runtime.guest(OpenImage::open("other.nabla")?).start()?;
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
     pub fn guest(&self, image: impl Into<ImageSource>) -> GuestBuilder {
         GuestBuilder::new(Arc::clone(&self.backends), Arc::clone(&self.consoles), image.into())
     }

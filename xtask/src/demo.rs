@@ -5,8 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::{env, fs, process::Command};
 
 /// What the guest is to read from its disk.
-const TEXT: &str =
-    "These bytes come from a file on the guest's disk, through one of about eight system calls.\n";
+const TEXT: &str = "These bytes come from a file on the guest's disk, through one of nine system calls.\n";
 
 pub fn demo() -> Result<()> {
     println!("==> building nabla and the example guest");

@@ -42,18 +42,37 @@ enum Source {
 
 impl BlockDevice {
     /// The file or block device at `path`, to be read and written.
+    ///
+    /// ```
+    /// let device = nabla_monitor::BlockDevice::new("/dev/vg0/guest");
+    /// ```
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { source: Source::Path(path.into()), read_only: false, block_size: None, lock: true }
     }
 
     /// An open file or block device. Whether it can be written is decided by how it was opened; `read_only` on
     /// top of it only changes how it is locked.
+    ///
+    /// ```
+    /// use nabla_monitor::BlockDevice;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("disk.img");
+    /// # std::fs::write(&path, [0; 512])?;
+    /// let file = std::fs::File::open(path)?; // for reading only, so the guest can only read
+    /// let device = BlockDevice::from_fd(file.into());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn from_fd(descriptor: OwnedFd) -> Self {
         Self { source: Source::Descriptor(descriptor), read_only: false, block_size: None, lock: true }
     }
 
     /// Opens it for reading only. The guest's writes then fail.
+    ///
+    /// ```
+    /// let device = nabla_monitor::BlockDevice::new("rootfs.iso").read_only();
+    /// ```
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
@@ -61,6 +80,10 @@ impl BlockDevice {
     }
 
     /// Bytes of a block: a power of two from 512 to 32768. [`DEFAULT_BLOCK_SIZE`] unless set.
+    ///
+    /// ```
+    /// let device = nabla_monitor::BlockDevice::new("rootfs.iso").block_size(2048);
+    /// ```
     #[must_use]
     pub fn block_size(mut self, bytes: u32) -> Self {
         self.block_size = Some(bytes);
@@ -69,6 +92,11 @@ impl BlockDevice {
 
     /// Does without the lock. By default a disk that is written is locked (`flock`) against every other guest and
     /// one that is read against writers, as long as the guest runs.
+    ///
+    /// ```
+    /// // A file system for clusters, which does its own locking.
+    /// let device = nabla_monitor::BlockDevice::new("shared.img").unlocked();
+    /// ```
     #[must_use]
     pub fn unlocked(mut self) -> Self {
         self.lock = false;

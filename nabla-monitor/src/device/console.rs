@@ -36,29 +36,53 @@ enum Kind {
 
 impl Console {
     /// The standard output of this program.
+    ///
+    /// ```
+    /// let console = nabla_monitor::Console::inherit();
+    /// ```
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)
     }
 
     /// Nowhere.
+    ///
+    /// ```
+    /// let console = nabla_monitor::Console::null();
+    /// ```
     #[must_use]
     pub fn null() -> Self {
         Self(Kind::Null)
     }
 
     /// A pipe; [`Guest::take_console`](crate::Guest::take_console) gives its other end.
+    ///
+    /// ```
+    /// let console = nabla_monitor::Console::pipe(); // read it to its end before `Guest::wait`
+    /// ```
     #[must_use]
     pub fn pipe() -> Self {
         Self(Kind::Pipe)
     }
 
     /// A file, which is created or appended to.
+    ///
+    /// ```
+    /// let console = nabla_monitor::Console::file("/var/log/guest.log");
+    /// ```
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
 
     /// Any descriptor that can be written: a file, a socket, a terminal.
+    ///
+    /// ```
+    /// use nabla_monitor::Console;
+    /// use std::os::fd::AsFd;
+    ///
+    /// let console = Console::from_fd(std::io::stderr().as_fd().try_clone_to_owned()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn from_fd(descriptor: OwnedFd) -> Self {
         Self(Kind::Descriptor(descriptor))
@@ -69,6 +93,12 @@ impl Console {
     /// it returned an error (or panicked), output is thrown away.
     ///
     /// When [`Guest::wait`](crate::Guest::wait) returns, everything that the guest wrote has been passed on.
+    ///
+    /// ```
+    /// use nabla_monitor::Console;
+    ///
+    /// let console = Console::writer(std::io::stderr());
+    /// ```
     pub fn writer(writer: impl Write + Send + 'static) -> Self {
         Self(Kind::Writer(Box::new(writer)))
     }

@@ -61,6 +61,13 @@ impl From<Tap> for NetDevice {
 
 impl NetDevice {
     /// The MAC address that the guest gets. A random one unless set.
+    ///
+    /// ```
+    /// use nabla_monitor::{MacAddress, NetDevice};
+    ///
+    /// let device = NetDevice::from("tap0").mac("02:00:00:00:00:01".parse::<MacAddress>()?);
+    /// # Ok::<(), nabla_monitor::ParseMacError>(())
+    /// ```
     #[must_use]
     pub fn mac(mut self, mac: MacAddress) -> Self {
         self.mac = Some(mac);
@@ -68,6 +75,10 @@ impl NetDevice {
     }
 
     /// The MTU in bytes that the guest is told. The tap's own unless set, and 1500 for what is no tap.
+    ///
+    /// ```
+    /// let device = nabla_monitor::NetDevice::from("tap0").mtu(1400);
+    /// ```
     #[must_use]
     pub fn mtu(mut self, bytes: u16) -> Self {
         self.mtu = Some(bytes);
