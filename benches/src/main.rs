@@ -1,6 +1,6 @@
 //! Paired comparisons with the peers found on PATH.
 //!
-//! Timings on a shared machine drift, so nothing is measured alone: the two sides of a comparison run in turn,
+//! Timings on a shared machine drift, so nothing is measured by itself: the two sides of a comparison run in turn,
 //! and what counts is the median of the ratios, pair by pair. Run it with `cargo xtask bench`.
 
 mod bindings;

@@ -25,7 +25,7 @@ pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// Writes a line to standard error, with one system call. Where there is no standard error, nobody can be told.
+/// Writes a line to standard error, with one system call. Without a standard error, the line is lost.
 pub fn complain(line: &str) {
     let line = if line.ends_with('\n') { line.to_owned() } else { format!("{line}\n") };
     let _ = io::stderr().write_all(line.as_bytes());
@@ -80,7 +80,7 @@ impl Drop for PendingFile {
     }
 }
 
-/// Creates a file in the directory of `path`, under a name that nobody has.
+/// Creates a file in the directory of `path`, under a name that no other file has.
 fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
     let name = path.file_name().ok_or_else(|| io::Error::from(ErrorKind::IsADirectory))?;
     for attempt in 0.. {

@@ -144,7 +144,7 @@ impl Elf {
         }
     }
 
-    /// First page-aligned address behind everything that is loaded.
+    /// First page-aligned address after everything that is loaded.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.segments.last().map_or(GUEST_MIN_BASE, |segment| page_up(segment.end()))

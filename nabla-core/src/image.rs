@@ -17,7 +17,7 @@ use alloc::{
 use core::fmt;
 use thiserror::Error;
 
-/// Memory that Solo5's bindings want free behind the image, in bytes; they refuse to start with less.
+/// Memory that Solo5's bindings want free after the image, in bytes; they refuse to start with less.
 const BINDINGS_MINIMUM: u64 = 512 << 10;
 /// Start of an `.interp` that the host kernel will not find.
 const NONEXISTENT: &[u8] = b"/nonexistent/";
@@ -55,7 +55,7 @@ pub enum Warning {
     DeviceName(DeviceName),
     /// Two devices of a kind have this name; the guest can never find the second by it.
     DuplicateDevice(DeviceName),
-    /// A device has a type that nobody knows; the guest cannot run.
+    /// A device has an unknown type; the guest cannot run.
     UnknownDevice(DeviceName, u32),
 }
 
@@ -222,7 +222,7 @@ impl Image {
         self.elf.page_ranges()
     }
 
-    /// First page-aligned address behind everything that is loaded: the smallest memory size into which the
+    /// First page-aligned address after everything that is loaded: the smallest memory size into which the
     /// image fits at all.
     #[must_use]
     pub fn end(&self) -> u64 {

@@ -75,11 +75,11 @@ pub fn check_memory(image: &Image, size: ByteSize) -> Result<(), MemoryError> {
 pub struct BootArea {
     /// Where they go; also what the entry point gets in `rdi`.
     pub address: u64,
-    /// Boot info, manifest and command line, one behind the other.
+    /// Boot info, manifest and command line, one after the other.
     pub bytes: Vec<u8>,
 }
 
-/// Manifest and command line behind a boot info of `info_size` bytes: their addresses, and their bytes.
+/// Manifest and command line after a boot info of `info_size` bytes: their addresses, and their bytes.
 fn behind(address: u64, info_size: usize, manifest: &Manifest, cmdline: &CommandLine) -> (u64, u64, Vec<u8>) {
     let mft = address + info_size as u64;
     let mut bytes = manifest.encode();
@@ -98,7 +98,7 @@ pub mod spt {
     /// that `manifest` has attached.
     ///
     /// Source: `spt_abi.h`; boot info at [`BOOT_INFO_BASE`](abi::spt::BOOT_INFO_BASE), manifest and command line
-    /// behind it.
+    /// after it.
     #[must_use]
     pub fn boot_area(
         mem_size: u64,
@@ -117,7 +117,7 @@ pub mod spt {
         BootArea { address, bytes }
     }
 
-    /// Address behind the largest possible boot area; from here to [`abi::GUEST_MIN_BASE`] nothing is used.
+    /// Address after the largest possible boot area; from here to [`abi::GUEST_MIN_BASE`] nothing is used.
     pub const BOOT_AREA_END: u64 = abi::spt::BOOT_INFO_BASE + 0x5000;
 
     const _: () = assert!(

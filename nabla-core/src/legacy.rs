@@ -18,7 +18,7 @@ use core::ops::Range;
 
 /// Most bytes of code that are searched.
 const MAX_CODE: u64 = 32 << 20;
-/// The entry point belongs to the bindings, so that they are searched first: so many bytes before and behind it.
+/// The entry point belongs to the bindings, so that they are searched first: so many bytes before and after it.
 const NEAR_ENTRY: u64 = 256 << 10;
 /// Bytes that are read at a time.
 const CHUNK: u64 = 256 << 10;
@@ -40,7 +40,7 @@ enum Sign {
     Pointer,
     /// `ppoll` with null for both arguments of the signal mask, which no libc does.
     Ppoll,
-    /// `exit_group` with an endless loop behind it.
+    /// `exit_group` with an endless loop after it.
     Exit,
 }
 
@@ -64,13 +64,13 @@ const KINDS: [(Abi, TellTales); 4] = [
             (Sign::Out50a, 1, "an OUT to port 0x50a, halt of hvt without a note"),
         ],
     ),
-    // Ten calls are in every image; one alone could be a constant that means something else.
+    // Ten calls are in every image; a single one could be a constant that means something else.
     (Abi::Nabla2018, &[(Sign::Pointer, 3, "calls through the function pointer at 0x10000")]),
     (
         Abi::SptWithoutNote,
         &[
             (Sign::Ppoll, 1, "a ppoll system call without a signal mask, the wait of spt without a note"),
-            (Sign::Exit, 1, "an exit_group system call with an endless loop behind it, the exit of spt"),
+            (Sign::Exit, 1, "an exit_group system call with an endless loop after it, the exit of spt"),
         ],
     ),
 ];
@@ -198,7 +198,7 @@ fn contains(code: &[u8], part: &[u8]) -> bool {
     code.windows(part.len()).any(|window| window == part)
 }
 
-/// What follows behind at most four instructions that move a register or the stack pointer with an offset (`mov`,
+/// What comes after at most four instructions that move a register or the stack pointer with an offset (`mov`,
 /// `lea`): compilers put the other operand's between a constant and the instruction that uses it.
 fn behind_moves(mut code: &[u8]) -> Option<&[u8]> {
     for _ in 0..4 {

@@ -140,7 +140,7 @@ impl Block {
         Ok(())
     }
 
-    /// How far behind the start of its block `offset` is.
+    /// How far after the start of its block `offset` is.
     fn within_block(&self, offset: u64) -> usize {
         sys::word(offset % u64::from(self.entry.block_size()))
     }

@@ -67,7 +67,7 @@ pub fn devices() -> &'static [Entry] {
     let Some(info) = info() else { return &[] };
     let header = info.mft as *const Header;
     // SAFETY: `mft` is the address of the manifest, which the ABI defines as a header and `entries` entries
-    // behind it; see `info` for why it stays valid. The manifest came out of this very image, so `entries`
+    // after it; see `info` for why it stays valid. The manifest came out of this very image, so `entries`
     // is at most `MAX_ENTRIES`; `min` only bounds the damage of a monitor that breaks the ABI.
     unsafe {
         let count = (*header).entries.min(MAX_ENTRIES);

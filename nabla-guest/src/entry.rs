@@ -2,7 +2,7 @@
 
 /// Makes a function the `main` of the guest, and declares the guest's devices.
 ///
-/// Used once, in the program's root. The function takes nothing and returns a [`Termination`](crate::Termination). Behind it
+/// Used once, in the program's root. The function takes nothing and returns a [`Termination`](crate::Termination). After it
 /// stand the devices, each as `block` or `net` and a name of 1 to 67 ASCII letters and digits; up to 63, no
 /// two of the same name. A monitor starts the guest only if it is given something for each of them.
 ///

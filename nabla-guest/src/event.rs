@@ -34,7 +34,7 @@ impl ReadySet {
 
 /// Tells which network devices are ready now, without waiting.
 ///
-/// Under `spt` this is a single system call that leaves the timer alone.
+/// Under `spt` this is a single system call that does not touch the timer.
 pub fn poll() -> ReadySet {
     ReadySet(sys::wait(Wait::No))
 }

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # What there is
+//! # Overview
 //!
 //! * [`entry!`]: the entry point, and the devices that the guest wants.
 //! * [`print!`], [`println!`]: the console. A panic prints its message there and aborts the guest.
@@ -11,7 +11,7 @@
 //! * `fs`, a feature: a read-only file system on a block device.
 //! * `tcpip`, a feature: TCP/IP over a network device.
 //! * [`poll()`], [`yield_until`], [`yield_forever`]: waiting for frames and for time.
-//! * `alloc`: `extern crate alloc;` works, the allocator is in [`heap`]. [`memory()`] tells what there is.
+//! * `alloc`: `extern crate alloc;` works, the allocator is in [`heap`]. [`memory()`] tells how much memory the guest has.
 //! * [`set_tls_base`]: for runtimes that bring their own thread-local storage.
 //!
 //! # Features

@@ -18,7 +18,7 @@ const STACK_SHARE: usize = 4;
 pub struct Memory {
     /// The size of memory in bytes, and its end.
     pub size: usize,
-    /// The first address behind the image and its bss, on a page.
+    /// The first address after the image and its bss, on a page.
     pub image_end: usize,
     /// What the heap can grow to, of which no page is touched before it is needed.
     pub heap: Range<usize>,

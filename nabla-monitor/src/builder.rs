@@ -341,7 +341,7 @@ impl GuestBuilder {
     ///
     /// A guest that needs a virtual machine cannot take the place of a process, and one that is debugged or whose core is
     /// wanted needs this program. It is started instead, and returned; see [`Guest::confine_program`]. In a virtual machine,
-    /// it ends as by SIGPIPE when it prints and nobody reads its console any more, as a process would.
+    /// it ends as by SIGPIPE when it prints and its console has no reader any more, as a process would.
     ///
     /// ```no_run
     /// use nabla_monitor::Runtime;

@@ -53,11 +53,11 @@ impl Guest {
         Self { running, console: Mutex::new(console), drained, ended: Mutex::new(None), description }
     }
 
-    /// Confines the program around a guest in a virtual machine, when the program is dedicated to it, as `nabla run` is.
+    /// Confines the program around a guest in a virtual machine, when it is dedicated to that guest, as `nabla run` is.
     ///
     /// The calling thread can then only wait for this guest, kill it, write to the descriptors 0 to 2, and exit: it can
     /// open, execute, start and look at nothing any more. **Every other descriptor of the program is closed**, but for
-    /// those that the guest needs, whoever owned it; other threads should not exist. A guest that is debugged, whose core
+    /// those that the guest needs, whichever code owned it; other threads should not exist. A guest that is debugged, whose core
     /// is wanted, or whose console this program reads needs more, and must not be confined so. Nothing happens where the
     /// guest is a process, which is confined by itself.
     ///

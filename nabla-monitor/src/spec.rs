@@ -24,7 +24,7 @@ pub struct Isolation {
     pub namespaces: bool,
     /// Another user and group. Takes root.
     pub identity: Option<Identity>,
-    /// The directory of a cgroup (v1 or v2) that exists, for the guest alone.
+    /// The directory of a cgroup (v1 or v2) that exists, and in which nothing but the guest is.
     pub cgroup: Option<PathBuf>,
 }
 

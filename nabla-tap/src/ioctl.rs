@@ -85,7 +85,7 @@ pub fn attach(tun: BorrowedFd<'_>, name: &str, flags: u32) -> Result<String> {
     Ok(Request::with(name, flags).ask::<{ number::TUNSETIFF }>(tun)?.name())
 }
 
-/// Name and flags of the tap behind a descriptor.
+/// Name and flags of the tap that a descriptor is of.
 pub fn attached(tun: BorrowedFd<'_>) -> Result<(String, u32)> {
     let request = Request::with("", 0).ask::<{ number::TUNGETIFF }>(tun)?;
     Ok((request.name(), request.flags()))
@@ -124,7 +124,7 @@ pub fn set<const OPCODE: Opcode>(tun: BorrowedFd<'_>, value: u32) -> Result<()> 
     unsafe { ioctl(tun, IntegerSetter::<OPCODE>::new_usize(value as usize)) }
 }
 
-/// The MAC address of the tap behind a descriptor, or of the interface `name` when asked through a socket.
+/// The MAC address of the tap that a descriptor is of, or of the interface `name` when asked through a socket.
 pub fn mac(descriptor: BorrowedFd<'_>, name: &str) -> Result<[u8; 6]> {
     let [first, second, ..] = Request::with(name, 0).ask::<{ number::SIOCGIFHWADDR }>(descriptor)?.data;
     // A family of 16 bits precedes it.

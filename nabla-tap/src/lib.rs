@@ -5,7 +5,7 @@
 //!
 //! * A header before each frame (`IFF_VNET_HDR`, or no `IFF_NO_PI`). It is switched off, or the descriptor is refused.
 //! * Offloads that an earlier user switched on (`TUNSETOFFLOAD`), which stay with a persistent tap: frames larger than the
-//!   MTU, and checksums that nobody computed. They are switched off, and what the kernel says afterwards is checked.
+//!   MTU, and checksums that were not computed. They are switched off, and what the kernel says afterwards is checked.
 //! * A blocking descriptor. It is made non-blocking.
 //!
 //! ```

@@ -121,7 +121,7 @@ impl TapOptions {
         self
     }
 
-    /// Has it stay when nobody has it open, until it is deleted.
+    /// Makes it stay when no program has it open, until it is deleted.
     ///
     /// ```
     /// # if !nabla_testkit::need::tap() { return Ok(()) }

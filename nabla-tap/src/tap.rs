@@ -14,7 +14,7 @@ const PATTERN: &str = "nb%d";
 /// Each read gives a frame and nothing else.
 const PLAIN: u32 = IFF_TAP | IFF_NO_PI;
 
-/// An open tap. The kernel gives it to nobody else until this is dropped.
+/// An open tap. The kernel does not let it be opened again until this is dropped.
 ///
 /// Its descriptor is non-blocking. Each read gives a whole Ethernet frame, no longer than MTU and header, with its checksums
 /// computed; each write sends one.
@@ -169,7 +169,7 @@ impl Tap {
         if options.persistent { tap.persist().map(|()| tap) } else { Ok(tap) }
     }
 
-    /// Has the tap stay when nobody has it open, until it is deleted.
+    /// Makes the tap stay when no program has it open, until it is deleted.
     ///
     /// # Errors
     ///

@@ -101,7 +101,7 @@ pub fn skipped_list() -> PathBuf {
 ///
 /// # Panics
 ///
-/// When it is not there and `NABLA_REQUIRE` has `name`, and when nobody knows `name`, here or in the variable.
+/// When it is not there and `NABLA_REQUIRE` has `name`, and when `name` is unknown, here or in the variable.
 pub fn there(name: &str, is_there: bool, reason: &str) -> bool {
     let required = is_required(name);
     if !is_there {

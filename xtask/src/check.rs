@@ -70,7 +70,7 @@ pub fn ci() -> Result<()> {
     };
     steps.push(step(&["fmt", "--all", "--check"]));
     steps.push(step(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
-    // What other people's builds see: the smallest crates alone.
+    // What other people's builds see: the smallest crates by themselves.
     steps.push(step(&["clippy", "-p", "nabla-core", "--no-default-features", "--", "-D", "warnings"]));
     let image_only =
         ["-p", "nabla-core", "--no-default-features", "--features", "image", "--", "-D", "warnings"];

@@ -53,7 +53,7 @@ impl<A: Peer> Heap<A> {
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a new mapping anywhere changes no memory that is in use.
         let arena = unsafe { mmap_anonymous(ptr::null_mut(), ARENA, protection, flags) }?.cast();
-        // SAFETY: the mapping is zero, on pages, nobody else's, and goes away with this.
+        // SAFETY: the mapping is zero, on pages, used by nothing else, and goes away with this.
         Ok(Self { heap: unsafe { A::over(arena, ARENA) }, arena, live: 0 })
     }
 

@@ -21,7 +21,7 @@ const STEP: usize = 64 << 10;
 pub trait Peer: GlobalAlloc {
     /// # Safety
     ///
-    /// The range is zero, aligned to 16 bytes, not null, and the heap's alone for as long as that is used.
+    /// The range is zero, aligned to 16 bytes, not null, and used only by the heap for as long as the heap is used.
     unsafe fn over(base: *mut u8, len: usize) -> Self;
 }
 
@@ -89,9 +89,9 @@ unsafe impl Source for Rest {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         let taken = talc.source.take(layout).ok_or(())?;
         talc.source.end = match talc.source.end {
-            // SAFETY: what was taken follows what the heap has, and is nobody else's.
+            // SAFETY: what was taken follows what the heap has, and nothing else uses it.
             Some(end) => Some(unsafe { talc.extend(end, talc.source.next.as_ptr()) }),
-            // SAFETY: it is nobody else's.
+            // SAFETY: nothing else uses it.
             None => unsafe { talc.claim(taken.as_ptr().cast(), taken.len()) },
         };
         talc.source.end.map(|_| ()).ok_or(())
@@ -126,7 +126,7 @@ impl Rlsf {
                 return block.as_ptr();
             }
             let Some(taken) = rest.take(layout) else { return ptr::null_mut() };
-            // SAFETY: what was taken follows what the heap has, if it has something, and is nobody else's.
+            // SAFETY: what was taken follows what the heap has, if it has something, and nothing else uses it.
             unsafe { heap.append_free_block_ptr(taken) };
         }
     }

@@ -76,7 +76,7 @@ fn request<'a>(parsed: &httparse::Request<'_, 'a>) -> Option<Request<'a>> {
         } else if field.name.eq_ignore_ascii_case("transfer-encoding")
             || field.name.eq_ignore_ascii_case("content-length") && field.value != b"0"
         {
-            // A body is not read, so nothing behind it can be understood.
+            // A body is not read, so nothing after it can be understood.
             keep_alive = false;
         }
     }

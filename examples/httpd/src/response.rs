@@ -8,7 +8,7 @@ use core::{fmt, time::Duration};
 pub enum Status {
     /// Here it is.
     Ok,
-    /// It is at the path with a slash behind it.
+    /// It is at the path with a slash after it.
     MovedPermanently,
     /// This is no request.
     BadRequest,

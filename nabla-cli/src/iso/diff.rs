@@ -54,7 +54,7 @@ enum Ignored {
 #[derive(Debug, Serialize)]
 struct Difference {
     path: String,
-    /// What differs, or where the path is alone.
+    /// What differs, or in which of the two the path is.
     what: &'static str,
     image: Option<String>,
     directory: Option<String>,

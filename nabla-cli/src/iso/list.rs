@@ -118,7 +118,7 @@ impl<'a> Output<'a> {
         Self { args, volume, stdout: io::BufWriter::new(stdout.lock()), escape, entries: Vec::new() }
     }
 
-    /// Prints an entry, or keeps it for JSON. False when nobody reads any more.
+    /// Prints an entry, or keeps it for JSON. False when the output has no reader any more.
     fn add(&mut self, path: &Path, node: &Node) -> anyhow::Result<bool> {
         let mut buffer = [0; 4096];
         let target = match node.kind {

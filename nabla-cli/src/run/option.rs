@@ -1,7 +1,7 @@
 //! A table of options, and what follows from it: the parser, and clap's description for help, completions and manual
 //! pages.
 //!
-//! clap parses the command lines of the other verbs. To build even the arguments of `nabla run` alone takes it 7 % of the
+//! clap parses the command lines of the other verbs. To build only the arguments of `nabla run` takes it 7 % of the
 //! time in which a guest starts, 22 % with all verbs. So clap is not part of a run; it only makes the texts.
 
 use clap::{ArgAction, ValueHint, builder::PossibleValuesParser, value_parser};

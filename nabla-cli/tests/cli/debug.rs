@@ -35,7 +35,7 @@ impl Debugged {
         Self { image: image.to_owned(), socket, nabla, messages, _directory: directory }
     }
 
-    /// Runs gdb with these commands behind the one that connects.
+    /// Runs gdb with these commands after the one that connects.
     fn gdb(&self, commands: &[&str]) -> Outcome {
         let connect = format!("target remote {}", self.socket.display());
         gdb(&self.image, None, [connect.as_str()].into_iter().chain(commands.iter().copied()))

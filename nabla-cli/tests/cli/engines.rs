@@ -188,7 +188,7 @@ impl<'a> Podman<'a> {
 }
 
 impl Drop for Podman<'_> {
-    /// Containers are nobody's children: those of a test that failed would stay.
+    /// Containers are not children of the test: those of a failed test would stay.
     fn drop(&mut self) {
         let mut command = self.command(&["rm", "--all", "--force", "--time=0"]);
         let _ = self.host.namespace().run(|| command.output());

@@ -178,7 +178,7 @@ fn killed_builds_leave_whole_images_or_none() {
     fs::create_dir(&out).unwrap();
     let image = out.join("image.iso");
     let mut complete = 0;
-    // The delay grows with each build, a part of a millisecond at a time, from before the start to behind the end.
+    // The delay grows with each build, a part of a millisecond at a time, from before the start to after the end.
     for round in 0_u32..200 {
         let mut build = iso("build");
         build.arg(&root).arg("-q").arg("-o").arg(&image).stdin(Stdio::null());

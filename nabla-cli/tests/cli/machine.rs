@@ -62,10 +62,10 @@ fn a_kvm_that_is_not_permitted_says_what_to_do() {
     }
     let mode = fs::metadata("/dev/kvm").unwrap().permissions().mode();
     if mode & 0o006 == 0o006 {
-        // Others may use it here, so there is nobody who may not, but in a file system without the device.
+        // Every user may open it here. A file system without the device is the only place where it cannot be opened.
         return hidden_kvm();
     }
-    // Nobody can reach what lies in the test's own directories.
+    // Other users cannot reach the test's own directories.
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let (command, image) = (directory.path().join("nabla"), directory.path().join("exit"));

@@ -54,7 +54,7 @@ fn spawn_server(mut command: Command) -> Child {
     child
 }
 
-/// Starts the web server inside of a namespace, and waits until it says where it is.
+/// Starts the web server in a namespace, and waits until it says where it is.
 pub fn serve(
     network: &Network,
     guest: &Path,
@@ -110,7 +110,7 @@ impl Drop for Running {
     }
 }
 
-/// Asks for the file from inside of a namespace.
+/// Asks for the file from in a namespace.
 fn get(network: &Network, address: &str, port: u16) -> String {
     let address: IpAddr = address.parse().unwrap();
     let ask = || {
@@ -377,7 +377,7 @@ fn user_without_rights_runs_on_a_tap_that_root_made() {
     let created = run(&["create", "tap0", "--owner", "65534", "--address", "10.6.0.1/24", "--json"]);
     assert_eq!(created.status, 0, "{created:?}");
     assert!(created.stdout.contains("\"state\": \"kept\""), "{created:?}");
-    // On most systems everybody may open the device, and here for this program. What it needs is where nobody gets at it.
+    // On most systems every user may open the device, as here. What the program needs is in a place that only root can reach.
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();

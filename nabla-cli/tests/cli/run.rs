@@ -237,7 +237,7 @@ fn closed_standard_descriptors_do_no_harm() {
         let first: String = seen.stdout.lines().take(1).map(|line| format!("{line}\n")).collect();
         assert_eq!((seen.status, first.as_str()), (0, stdout), "{redirection}: {}", seen.stderr);
     }
-    // A failure that nobody can be told is still one, and nothing else gets the message.
+    // A failure without a place for its message is still a failure, and the message goes nowhere else.
     let seen = shell("hello", "\"$nabla\" run /nonexistent 2>&-");
     assert_eq!((seen.status, seen.stdout.as_str()), (127, ""));
 }

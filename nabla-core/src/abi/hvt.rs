@@ -31,7 +31,7 @@ pub const FEATURE_RING_IO: u32 = 1;
 pub struct BootInfo {
     /// Size of guest memory in bytes.
     pub mem_size: u64,
-    /// First address behind the loaded image.
+    /// First address after the loaded image.
     pub kernel_end: u64,
     /// Frequency of the time stamp counter in Hz.
     pub cpu_cycle_freq: u64,

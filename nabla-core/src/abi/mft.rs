@@ -18,7 +18,7 @@ pub const TYPE_NET: u32 = 2;
 /// Type of the first entry, which is no device. Types from here on are ignored by monitors.
 pub const TYPE_RESERVED: u32 = 1 << 30;
 
-/// Start of a manifest; [`Entry`] repeats `entries` times behind it.
+/// Start of a manifest; [`Entry`] repeats `entries` times after it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
@@ -50,7 +50,7 @@ pub struct Entry {
     pub properties0: u64,
     /// Second word of the device's properties: the block size in its low 16 bits.
     pub properties1: u64,
-    /// What is behind the device: on `spt` the descriptor in the low 32 bits.
+    /// What the device is on the host: on `spt` the descriptor in the low 32 bits.
     pub backend: u64,
     /// 1 when the device is attached; must be 0 in a file.
     pub attached: u8,
@@ -101,7 +101,7 @@ impl Entry {
         (self.properties0 >> 48) as u16
     }
 
-    /// The host descriptor behind the device (`spt`).
+    /// The host's descriptor of the device (`spt`).
     #[must_use]
     pub const fn descriptor(&self) -> i32 {
         let b = self.backend.to_le_bytes();

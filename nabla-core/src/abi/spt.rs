@@ -26,7 +26,7 @@ pub const TIMER_EVENT: u64 = 0xffff_fffe;
 pub struct BootInfo {
     /// End of guest memory, in bytes from address 0.
     pub mem_size: u64,
-    /// First address behind the loaded image.
+    /// First address after the loaded image.
     pub kernel_end: u64,
     /// Address of the NUL-terminated command line.
     pub cmdline: u64,

@@ -65,7 +65,7 @@ pub struct Segment {
     pub index: u16,
     /// Address of its first byte.
     pub address: u64,
-    /// Bytes in memory, at least `file_size` and at least 1; those behind `file_size` are zero.
+    /// Bytes in memory, at least `file_size` and at least 1; those after `file_size` are zero.
     pub memory_size: u64,
     /// Where its bytes start in the file; 0 when there are none.
     pub file_offset: u64,
@@ -76,7 +76,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Address behind its last byte.
+    /// Address after its last byte.
     #[must_use]
     pub const fn end(&self) -> u64 {
         self.address.saturating_add(self.memory_size)

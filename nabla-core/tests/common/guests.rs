@@ -86,7 +86,7 @@ pub fn spt_v2() -> Vec<u8> {
     guest(abi::TARGET_SPT, 2, &two_devices()).build()
 }
 
-/// Code of a guest without a note: each sequence followed by a return, behind some padding.
+/// Code of a guest without a note: each sequence followed by a return, after some padding.
 pub fn legacy_code(sequences: &[&[u8]]) -> Vec<u8> {
     let mut code = vec![0x90; 16];
     for sequence in sequences {

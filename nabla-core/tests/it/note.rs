@@ -144,7 +144,7 @@ fn note_of_ours_that_reaches_past_the_end_returns_error() {
 
 #[test]
 fn note_cut_off_by_the_end_of_the_file_returns_error() {
-    // Only the manifest's note is behind everything else.
+    // Only the manifest's note is after everything else.
     let file = spt_v2();
     for cut in [1, 100, 300] {
         let available = 4 + 8 + 3 * 104 - cut;

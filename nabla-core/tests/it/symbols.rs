@@ -56,7 +56,7 @@ fn names_without_symbol_do_not_count() {
     for name in [0, 2, 10, 24, 1000, u32::MAX] {
         assert_eq!(find(&with_symbol_table(&spt_v2(), &[symbol(name)], strings)), [false; 3], "{name}");
     }
-    // No NUL behind it.
+    // No NUL after it.
     assert_eq!(find(&with_symbol_table(&spt_v2(), &[symbol(1)], b"\0rump_init")), [false; 3]);
 }
 

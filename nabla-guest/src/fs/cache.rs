@@ -56,7 +56,7 @@ impl Source for Cached {
             let number = at / PIECE as u64;
             let within = usize::try_from(at % PIECE as u64).unwrap_or_default();
             let piece = kept.piece(&self.device, number)?;
-            // The last one may be shorter; what is behind it is refused by the device.
+            // The last one may be shorter; what is after it is refused by the device.
             let take = rest.len().min(piece.len().saturating_sub(within));
             if take == 0 {
                 return self.device.read_at(at, rest);

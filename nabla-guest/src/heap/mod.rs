@@ -1,4 +1,4 @@
-//! The heap behind `alloc`: a segregated-fit allocator.
+//! The heap that serves `alloc`: a segregated-fit allocator.
 //!
 //! Allocating and freeing take constant time, whatever has happened before; an allocation costs 8 bytes
 //! besides rounding to 16. Freed neighbours are joined at once. Memory comes from the end of what has been in
@@ -60,7 +60,7 @@ impl HeapCell {
         let heap = unsafe { &mut *self.0.get() };
         if heap.is_empty() {
             let range = memory().heap;
-            // SAFETY: the memory between image and stack belongs to nobody else, and as the monitor gave it
+            // SAFETY: the memory between image and stack is used by nothing else, and as the monitor gave it
             // to the guest, it is zero: what came before in the guest's life cannot have written there.
             unsafe { heap.give(ptr::with_exposed_provenance_mut(range.start), range.len()) };
         }

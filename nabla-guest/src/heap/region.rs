@@ -19,7 +19,7 @@ impl Region {
 
     /// # Safety
     ///
-    /// The range is valid for reads and writes for as long as the region is used, nobody else uses it except
+    /// The range is valid for reads and writes for as long as the region is used, nothing else uses it except
     /// for what is given out of it, and `base` is a multiple of 16.
     pub const unsafe fn new(base: *mut u8, len: usize) -> Self {
         Self { base, len }

@@ -1,6 +1,6 @@
 //! The allocator: two-level segregated fit over a region, with boundary tags.
 //!
-//! The region is a row of blocks, and behind them the rest, which has not been needed so far. A block:
+//! The region is a row of blocks, and after them the rest, which has not been needed so far. A block:
 //!
 //! ```text
 //! offset 0      8                                          size - 8
@@ -10,7 +10,7 @@
 //!
 //! Sizes are multiples of 16, and blocks start 8 bytes off, so that what the program sees is aligned to 16.
 //! Two free blocks are never neighbours, and the last block is never free: it is joined to the rest. So a
-//! block behind which the rest begins needs no tag there.
+//! block after which the rest begins needs no tag there.
 
 use core::alloc::Layout;
 
@@ -56,7 +56,7 @@ pub struct Heap {
     pub(super) region: Region,
     /// Where the rest begins.
     pub(super) rest: usize,
-    /// The highest that `rest` has ever been. What is behind it is zero.
+    /// The highest that `rest` has ever been. What is after it is zero.
     fresh: usize,
     used: usize,
     /// Bit N is set when level N has a free block.
@@ -90,7 +90,7 @@ impl Heap {
     ///
     /// # Safety
     ///
-    /// The range is valid for reads and writes for as long as the heap is used, zero, and nobody else uses
+    /// The range is valid for reads and writes for as long as the heap is used, zero, and nothing else uses
     /// it except for what the heap gives out.
     pub unsafe fn give(&mut self, base: *mut u8, len: usize) {
         let skip = base.addr().next_multiple_of(GRANULE) - base.addr();
@@ -128,12 +128,12 @@ impl Heap {
             self.take_aligned(size, layout.align())?
         };
         self.used += self.size(block);
-        // Beyond what was fresh before, only tags have been written, none of them behind this one's.
+        // Beyond what was fresh before, only tags have been written, none of them after this one's.
         let dirty = dirty_end.saturating_sub(block + OVERHEAD);
         Some(Allocation { start: self.region.pointer(block + OVERHEAD), dirty })
     }
 
-    /// Takes a block for `layout` that is zero, without touching what nobody has written to so far.
+    /// Takes a block for `layout` that is zero, without touching what was never written to.
     pub fn allocate_zeroed(&mut self, layout: Layout) -> Option<*mut u8> {
         let block = self.allocate(layout)?;
         // SAFETY: the block has at least `layout.size()` bytes.
@@ -192,7 +192,7 @@ impl Heap {
         true
     }
 
-    /// The used block whose inside starts at `start`.
+    /// The used block whose payload starts at `start`.
     fn block(&self, start: *mut u8) -> usize {
         let block = self.region.offset(start).wrapping_sub(OVERHEAD);
         assert!(self.region.read(block) & FREE == 0, "freed twice, or the heap is corrupt");
@@ -212,7 +212,7 @@ impl Heap {
         Some(block)
     }
 
-    /// Takes a block whose inside is aligned to `align`, more than [`GRANULE`].
+    /// Takes a block whose payload is aligned to `align`, more than [`GRANULE`].
     fn take_aligned(&mut self, size: usize, align: usize) -> Option<usize> {
         // In front of an aligned place there is nothing or room for a free block, so at the worst the first
         // one that is a block's length in.
@@ -233,7 +233,7 @@ impl Heap {
         Some(block)
     }
 
-    /// How far behind `block` is the first place for a block whose inside is aligned to `align`.
+    /// How far after `block` is the first place for a block whose payload is aligned to `align`.
     fn gap(&self, block: usize, align: usize) -> Option<usize> {
         let inside = self.region.pointer(block + OVERHEAD).addr();
         match inside.checked_next_multiple_of(align)? - inside {
@@ -275,7 +275,7 @@ impl Heap {
         self.fresh = self.fresh.max(rest);
     }
 
-    /// Enlarges a used block to at least `size` bytes by what is behind it, if there is enough.
+    /// Enlarges a used block to at least `size` bytes by what is after it, if there is enough.
     fn extend(&mut self, block: usize, size: usize) -> bool {
         let old_size = self.size(block);
         let next = block + old_size;

@@ -35,7 +35,7 @@ impl Random {
 struct Model {
     heap: Heap,
     live: BTreeMap<usize, (Layout, u8)>,
-    /// Backs the heap; bytes before and behind the part that it gets are checked too.
+    /// Backs the heap; bytes before and after the part that it gets are checked too.
     memory: Box<[u128]>,
     given: Range<usize>,
 }
@@ -50,7 +50,7 @@ impl Model {
         let base = memory.as_mut_ptr().cast::<u8>();
         let start = 4096 + base.align_offset(4096) + skip;
         let mut heap = Heap::EMPTY;
-        // SAFETY: the range lies in `memory`, which stays where it is and is used by the heap alone.
+        // SAFETY: the range lies in `memory`, which stays where it is and is used by the heap only.
         unsafe {
             base.add(start).write_bytes(0, len);
             heap.give(base.add(start), len);

@@ -29,7 +29,7 @@ const EAGAIN: isize = -11;
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// How long to leave a console alone that takes nothing, in milliseconds.
+/// How long to wait before a console that takes nothing is tried again, in milliseconds.
 const CONSOLE_RETRY_MS: i32 = 1;
 /// A timeout of `epoll_pwait` that never ends.
 const NO_TIMEOUT: i32 = -1;

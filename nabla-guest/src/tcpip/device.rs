@@ -75,7 +75,7 @@ impl phy::TxToken for TxToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
         let frame = &mut self.frame[..length];
         let result = f(frame);
-        // What the host does not take is lost, as on any wire; whoever cares sends it again.
+        // What the host does not take is lost, as on any wire; the protocols above send it again.
         let _ = self.net.write(frame);
         result
     }

@@ -49,7 +49,7 @@ impl Stack {
         Self { device, interface, sockets, dhcp, dns: settings.dns.clone() }
     }
 
-    /// Receives and sends what there is, and returns whether a socket may have changed.
+    /// Receives and sends all that is ready, and returns whether a socket may have changed.
     pub fn poll(&mut self) -> bool {
         let result = self.interface.poll(now(), &mut self.device, &mut self.sockets);
         let configured = self.dhcp.is_some_and(|dhcp| self.configure(dhcp));

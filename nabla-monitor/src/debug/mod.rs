@@ -56,7 +56,7 @@ pub trait Debuggee: Debug + Send {
 
     /// What it has used and done so far, for people.
     fn counters(&mut self) -> io::Result<String>;
-    /// Lets it go on for good, and nobody look into it any more.
+    /// Lets it go on for good. It is not looked into any more.
     fn let_go(&mut self) -> io::Result<()>;
 }
 
@@ -86,7 +86,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// How it goes on as if nobody had looked.
+    /// How it goes on as if it had not been looked into.
     pub fn undisturbed(self) -> Resume {
         match self {
             Self::Signal(signal) => Resume::Continue { signal: Some(signal) },
@@ -120,7 +120,7 @@ impl End {
 pub enum Watch {
     Execute,
     Write,
-    /// Reads and writes: the processor has none for reads alone.
+    /// Reads and writes: the processor has none for reads only.
     Access,
 }
 

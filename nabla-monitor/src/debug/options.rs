@@ -1,10 +1,10 @@
-//! What is wanted of a guest besides that it runs.
+//! The debugging that was asked for when a guest is started.
 
 #[cfg(feature = "gdb")]
 use super::gdb;
 use std::path::PathBuf;
 
-/// What is wanted of a guest besides that it runs: debugging, core dumps.
+/// The debugging that was asked for: gdb, core dumps.
 #[derive(Debug, Default)]
 pub struct DebugOptions {
     /// Where a core is to be written to when it ends by a crash.
@@ -17,7 +17,7 @@ pub struct DebugOptions {
 }
 
 impl DebugOptions {
-    /// Whether nobody wants to look.
+    /// Whether neither a debugger nor a core is wanted.
     pub fn is_empty(&self) -> bool {
         self.cores.is_none() && !self.stops_at_entry()
     }

@@ -21,7 +21,7 @@ use std::{
 /// Where a guest's output goes.
 ///
 /// The guest writes directly to a descriptor, so the first four kinds cost the host program nothing. A reader that
-/// stalls stops the guest at its next write once the pipe is full (64 KiB), and nobody else; a reader that goes
+/// stalls stops the guest at its next write once the pipe is full (64 KiB), and no other guest; a reader that goes
 /// away makes the guest's writes fail, which guests ignore.
 pub struct Console(Kind);
 

@@ -49,7 +49,7 @@ fn circles(root: &Path) -> Result<Vec<graph::Circle>> {
     Ok(tree.levels().flat_map(|arrows| graph::circles(&arrows)).collect())
 }
 
-/// The root files of the crates in the workspace and in the workspaces inside of it.
+/// The root files of the crates in the workspace and in the workspaces in it.
 fn roots(workspace: &Path) -> Result<Vec<PathBuf>> {
     let mut roots = Vec::new();
     for package in

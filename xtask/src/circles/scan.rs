@@ -49,7 +49,7 @@ impl Text {
         text
     }
 
-    /// `items` says that these tokens are a module's items, not the inside of one.
+    /// `items` says that these tokens are a module's items, not the contents of one item.
     fn scan(&mut self, tokens: TokenStream, items: bool) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let mut at = 0;

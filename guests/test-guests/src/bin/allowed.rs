@@ -130,7 +130,7 @@ fn main() -> i32 {
 /// The descriptor of the first device.
 fn disk_descriptor() -> u64 {
     let manifest = usize::try_from(spt_boot_info().mft).unwrap_or_default();
-    // SAFETY: the ABI defines that a header and the entries stand there; the one behind the reserved one is
+    // SAFETY: the ABI defines that a header and the entries stand there; the one after the reserved one is
     // the device that this guest declares.
     let entry =
         unsafe { &*core::ptr::with_exposed_provenance::<Header>(manifest).add(1).cast::<Entry>().add(1) };

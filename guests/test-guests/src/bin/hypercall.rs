@@ -1,8 +1,8 @@
 //! Makes any hypercall: `hypercall PORT ADDRESS WORD...`, prints the structure's words afterwards.
 //!
 //! Numbers are hexadecimal. An address or word may also be `here` (the structure), `buffer` (a page that can be
-//! written), `text` (code), `boot` (the boot info) or `end` (behind the last byte of memory), each with `+N` or `-N`
-//! behind it. A port may end in `b` or `w` for a smaller access, or in `r` for an input.
+//! written), `text` (code), `boot` (the boot info) or `end` (after the last byte of memory), each with `+N` or `-N`
+//! after it. A port may end in `b` or `w` for a smaller access, or in `r` for an input.
 #![no_std]
 #![no_main]
 
@@ -26,7 +26,7 @@ fn main() -> i32 {
     let address = value(arguments.next().unwrap_or("here"));
     let words = (&raw mut WORDS).cast::<[u64; 512]>();
     for (index, word) in arguments.enumerate().take(16) {
-        // SAFETY: nobody else uses the static, and the index is below its length.
+        // SAFETY: nothing else uses the static, and the index is below its length.
         unsafe { (*words)[index] = value(word) };
     }
     call(port, address);

@@ -22,7 +22,7 @@ fn main() {
     match what {
         "sum" => sum(count),
         "calls" => (0..count).for_each(|_| {
-            // A wait for a deadline reads the clock before and after it, and so does whoever sets the deadline.
+            // A wait for a deadline reads the clock before and after it, and so does the code that sets the deadline.
             let _ = (Instant::now(), Instant::now(), Instant::now());
             poll_once();
         }),

@@ -75,7 +75,7 @@ fn main() -> i32 {
     0
 }
 
-/// Behind the guest's own memory, where nabla puts it.
+/// After the guest's own memory, where nabla puts it.
 fn ring() -> *mut u8 {
     core::ptr::with_exposed_provenance_mut(memory().size)
 }

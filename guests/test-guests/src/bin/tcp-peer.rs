@@ -43,7 +43,7 @@ fn main() -> Result<Infallible, Box<dyn core::error::Error>> {
             taken.close();
         }
         let sent = socket(&mut stack, generate, GENERATE);
-        // Whatever is in the room: nobody looks at it.
+        // The bytes do not matter: they are not looked at.
         let _ = sent.send(|room| (room.len(), ()));
         if sent.state() == State::CloseWait {
             sent.abort();
@@ -52,7 +52,7 @@ fn main() -> Result<Infallible, Box<dyn core::error::Error>> {
     }
 }
 
-/// A socket, which listens if nobody is connected to it.
+/// A socket, which listens if it is not connected.
 fn socket(stack: &mut Stack, handle: SocketHandle, port: u16) -> &mut Socket<'static> {
     let socket = stack.sockets().get_mut::<Socket<'static>>(handle);
     if !socket.is_open() {

@@ -130,7 +130,7 @@ unsafe fn setup() {
     let gdt = Pointer { limit: 39, base: &raw const GDT as u64 };
     let tss = &raw const TSS as u64;
     let stack = &raw const STACK as u64 + 8192;
-    // SAFETY: nobody uses the statics yet; the instructions load what was just written, as bindings do.
+    // SAFETY: nothing uses the statics yet; the instructions load what was just written, as bindings do.
     unsafe {
         // IST 2, as Solo5 has it: bytes 44 to 51.
         let [low, high] = [stack as u32, (stack >> 32) as u32];
@@ -164,7 +164,7 @@ unsafe fn setup() {
     }
 }
 
-/// Runs instructions, the first of which (or the one behind the label 2) is to fault.
+/// Runs instructions, the first of which (or the one after the label 2) is to fault.
 macro_rules! fault {
     ($($text:literal),+ $(; $register:tt = $value:expr)*) => {{
         #[allow(unused_unsafe, reason = "the macro is used where the code is unsafe, too")]
@@ -233,24 +233,24 @@ fn main() {
             fault!("mov ecx, 0xc0000100", "mov eax, 1", "mov edx, 0x10000", "2: wrmsr");
         }
         "double" => {
-            // SAFETY: nobody else uses the table.
+            // SAFETY: nothing else uses the table.
             unsafe { (&raw mut IDT.0[6]).write_volatile([0; 2]) };
             fault!("2: ud2");
         }
         "triple" => {
-            // SAFETY: nobody else uses the table.
+            // SAFETY: nothing else uses the table.
             unsafe { (&raw mut IDT.0).write_volatile([[0; 2]; 48]) };
             fault!("2: ud2");
         }
         "bad-stack" | "text-stack" => {
             let stack = if case == "bad-stack" { 0x4000_0000_u64 } else { main as fn() as usize as u64 };
-            // SAFETY: nobody else uses the segment.
+            // SAFETY: nothing else uses the segment.
             unsafe { (&raw mut TSS.0[11]).write_volatile(stack as u32) };
             fault!("2: ud2");
         }
         "loop" => {
             let entry = 0x2000_0000_u64;
-            // SAFETY: nobody else uses the table: every exception's handler is where nothing is.
+            // SAFETY: nothing else uses the table: every exception's handler is where nothing is.
             unsafe {
                 for vector in 0..32 {
                     (&raw mut IDT.0[vector]).write_volatile([

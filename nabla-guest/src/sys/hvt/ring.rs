@@ -36,7 +36,7 @@ const PATIENCE: u32 = 1 << 25;
 /// The frames under way: that of submission N in slot N modulo [`SLOTS`].
 struct Slots(UnsafeCell<[[u8; BUFFER_SIZE]; SLOTS]>);
 
-// SAFETY: a guest has one processor and no interrupts, and `write`, which alone uses it, does not call itself.
+// SAFETY: a guest has one processor and no interrupts, and only `write` uses it, which does not call itself.
 unsafe impl Sync for Slots {}
 
 static FRAMES: Slots = Slots(UnsafeCell::new([[0; BUFFER_SIZE]; SLOTS]));
@@ -61,7 +61,7 @@ pub fn write(index: usize, frame: &[u8]) -> bool {
     let slot = submitted as usize % SLOTS;
     // SAFETY: the slot is one of the array's, and the monitor is done with the frame that was there.
     let data = unsafe { (&raw mut (*FRAMES.0.get())[slot]).cast::<u8>() };
-    // SAFETY: the slot has `BUFFER_SIZE` bytes, and nobody has a reference to them.
+    // SAFETY: the slot has `BUFFER_SIZE` bytes, and there is no reference to them.
     unsafe { ptr::copy_nonoverlapping(frame.as_ptr(), data, frame.len()) };
     #[expect(clippy::cast_possible_truncation, reason = "it is at most `BUFFER_SIZE`")]
     let len = frame.len() as u32;
@@ -117,7 +117,7 @@ fn ring() -> Option<*mut u8> {
 /// The address of the ring, if there is one.
 ///
 /// Monitors before Solo5 0.11 have something else where boot info speaks of rings: the manifest, or the command line.
-/// A ring begins with a page, behind the guest's own memory.
+/// A ring begins with a page, after the guest's own memory.
 fn address(info: &BootInfo) -> Option<u64> {
     let start = ptr::from_ref(info) as u64;
     let others = start + BOOT_INFO_BASE_SIZE as u64..start + size_of::<BootInfo>() as u64;

@@ -27,7 +27,7 @@ pub struct Hardware {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The processor does what there is to do.
+    /// The processor heeds them.
     Plain,
     /// A first step shows whether breakpoints work; what was wanted follows.
     Probing(Resume),

@@ -18,7 +18,7 @@ use std::{
 /// Debuggers that can wait to be accepted.
 const BACKLOG: i32 = 8;
 
-/// Waits for gdb. Whoever can connect to it controls the guest: not the host, but everything that the guest has.
+/// Waits for gdb. A program that can connect to it controls the guest: not the host, but everything that the guest has.
 ///
 /// ```
 /// use nabla_monitor::GdbListener;

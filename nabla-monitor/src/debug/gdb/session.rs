@@ -99,7 +99,7 @@ impl<'a> BlockingEventLoop for Loop<'a> {
 /// The connection, with buffers.
 pub struct Wire {
     stream: Stream,
-    /// Readable when nobody needs the session any more.
+    /// Readable when the session is to end.
     closing: OwnedFd,
     received: VecDeque<u8>,
     to_send: Vec<u8>,
