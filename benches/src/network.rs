@@ -39,7 +39,7 @@ const BULK_MIB: usize = 64;
 const PINGS: u32 = 1000;
 const PAGE: usize = 1024;
 
-/// Who runs the guest.
+/// The program that runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
     Nabla,
@@ -125,7 +125,7 @@ impl Place {
         Ok(running)
     }
 
-    /// Connects to the guest, as soon as it takes somebody.
+    /// Connects to the guest, as soon as it accepts connections.
     fn connect(&self, port: u16) -> Result<TcpStream> {
         let address = SocketAddrV4::new(GUEST.parse::<Ipv4Addr>()?, port).into();
         let deadline = Instant::now() + Duration::from_secs(3);
@@ -206,7 +206,7 @@ impl Place {
     }
 }
 
-/// Who gets which processor.
+/// Which processor each side gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Client,

@@ -22,7 +22,7 @@ not exist, 128+N when signal N ended the guest.
 
 Called as solo5-spt, solo5-hvt or solo5-elftool, through a link for example, it takes the command lines of those programs.";
 
-/// Runs unikernels as processes that are confined to a handful of system calls.
+/// Runs unikernels as confined processes or in virtual machines.
 #[derive(Debug, Args)]
 #[command(name = "nabla", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {

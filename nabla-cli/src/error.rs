@@ -71,7 +71,7 @@ fn hint(error: &Error) -> Option<String> {
     }
 }
 
-/// What those can do who may not make networks.
+/// What a user can do who may not make networks.
 fn network_hint(error: &nabla_net::Error) -> Option<String> {
     let makes = matches!(error.operation, "create" | "adopt" | "redirect") && error.is_not_permitted();
     makes.then(|| {

@@ -48,7 +48,7 @@ pub fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it has just been made, so nobody else owns it.
+    // SAFETY: it has just been made, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

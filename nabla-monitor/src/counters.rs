@@ -32,7 +32,7 @@ pub struct Exits {
     pub hypercalls: u64,
     /// For an exception, or a privileged instruction that was emulated.
     pub exceptions: u64,
-    /// Because somebody wanted something of the guest.
+    /// To pause, stop or kill the guest.
     pub interruptions: u64,
     /// For something that ended it.
     pub others: u64,

@@ -145,7 +145,7 @@ fn list(abis: &[Abi]) -> String {
     abis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Whose fault an [`enum@Error`] is, as far as exit statuses of tools go.
+/// The kind of an [`enum@Error`], from which a tool makes its exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The image does not exist.
@@ -158,6 +158,13 @@ pub enum ErrorKind {
 
 impl Error {
     /// Whether the image was not found, cannot be run, or something else is the matter.
+    ///
+    /// ```
+    /// use nabla_monitor::{ErrorKind, Runtime};
+    ///
+    /// let error = Runtime::new().guest("/no/such/app.nabla").start().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::NotFound);
+    /// ```
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -172,6 +179,20 @@ impl Error {
     }
 
     /// What to do about it, as a part of a sentence, where that is known and the message does not say it.
+    ///
+    /// ```no_run
+    /// use std::error::Error as _;
+    ///
+    /// if let Err(error) = nabla_monitor::Runtime::new().guest("app.nabla").start() {
+    ///     eprint!("{error}");
+    ///     let mut cause = error.source();
+    ///     while let Some(error) = cause {
+    ///         eprint!(": {error}");
+    ///         cause = error.source();
+    ///     }
+    ///     eprintln!(" ({})", error.advice().unwrap_or_default());
+    /// }
+    /// ```
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         match self {

@@ -19,7 +19,7 @@ pub enum ExitStatus {
     Faulted(Fault),
     /// The guest made a system call that its ABI does not have; it was killed before the call had any effect.
     Denied(Denied),
-    /// Somebody sent this signal.
+    /// This signal was sent to it, by the host program or another process.
     Killed(i32),
     /// The host ran out of memory and killed the guest.
     OutOfMemory,
@@ -154,12 +154,23 @@ impl fmt::Display for SyscallEntry {
 
 impl ExitStatus {
     /// Whether the guest exited with status 0.
+    ///
+    /// ```
+    /// assert!(nabla_monitor::ExitStatus::Exited(0).success());
+    /// ```
     #[must_use]
     pub fn success(&self) -> bool {
         *self == Self::Exited(0)
     }
 
     /// The status that a shell would report: the guest's, or 128 + the signal.
+    ///
+    /// ```
+    /// use nabla_monitor::ExitStatus;
+    ///
+    /// assert_eq!(ExitStatus::Exited(3).shell_code(), 3);
+    /// assert_eq!(ExitStatus::Killed(9).shell_code(), 137);
+    /// ```
     #[must_use]
     pub fn shell_code(&self) -> u8 {
         let of_signal = |signal: i32| u8::try_from(128 + signal).unwrap_or(255);
@@ -179,6 +190,10 @@ impl ExitStatus {
 }
 
 /// The name of a signal, without `SIG`; `None` for real-time signals.
+///
+/// ```
+/// assert_eq!(nabla_monitor::signal_name(11), Some("SEGV"));
+/// ```
 #[must_use]
 pub fn signal_name(signal: i32) -> Option<&'static str> {
     const NAMES: [&str; 32] = [

@@ -99,7 +99,7 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// [`Error::StatusLost`] when somebody killed the guest's supervisor, [`Error::Operation`] when the virtual machine
+    /// [`Error::StatusLost`] when the guest's supervisor was killed, [`Error::Operation`] when the virtual machine
     /// failed.
     pub fn wait(&self) -> Result<ExitStatus, Error> {
         loop {

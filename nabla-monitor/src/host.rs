@@ -40,6 +40,15 @@ impl Check {
 }
 
 /// Looks at everything that guests need. Takes a few milliseconds; leaves nothing behind.
+///
+/// ```no_run
+/// for check in nabla_monitor::host::checks() {
+///     println!("{}: {}", check.name, check.detail);
+///     if let Some(fix) = check.fix {
+///         println!("  {fix}");
+///     }
+/// }
+/// ```
 #[must_use]
 pub fn checks() -> Vec<Check> {
     vec![

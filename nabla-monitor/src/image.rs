@@ -36,7 +36,7 @@ impl ImageFile {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let fail = |source: io::Error| Error::OpenImage { path: path.clone(), source };
-        // Without NONBLOCK, a fifo would block until somebody opens its other end.
+        // Without NONBLOCK, a fifo would block until its other end is opened.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file =
             File::from(rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?);

@@ -47,7 +47,7 @@
 //! # How a guest ended
 //!
 //! [`ExitStatus`] tells an exit status from an abort, a fault (signal, address, instruction), a denied system call (number,
-//! name, arguments), a signal that somebody sent, and want of memory. The details of faults and denied calls come from
+//! name, arguments), a signal that was sent, and want of memory. The details of faults and denied calls come from
 //! supervision, which is on by default. [`Supervision::None`] saves about 50 us from start to exit and leaves the kind only.
 //!
 //! Want of memory is exact for a guest in a cgroup of its own ([`Isolation::cgroup`]). Otherwise it is deduced from the

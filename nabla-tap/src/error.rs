@@ -65,10 +65,10 @@ pub enum TapErrorKind {
         #[source]
         source: Option<io::Error>,
     },
-    /// Somebody else has it open.
+    /// Another program has it open.
     #[error("it is in use by another guest or program")]
     Busy,
-    /// It belongs to somebody else.
+    /// It belongs to another user.
     #[error(
         "you may not open it: it belongs to another user, and that takes CAP_NET_ADMIN; let root give it to you with: ip tuntap add NAME mode tap user $USER"
     )]

@@ -103,7 +103,7 @@ pub fn has_packet_information(tap: BorrowedFd<'_>) -> Result<bool> {
     // SAFETY: TUNGETFILTER writes a `struct sock_fprog`, which `present` is. Its pointer is not used.
     unsafe { ioctl(tap, Updater::<{ number::TUNGETFILTER }, _>::new(&mut present)) }?;
     if present.len != 0 {
-        // Somebody's own filter stays.
+        // A filter that another program set stays.
         return Ok(false);
     }
     let code = u16::try_from(if_tun::BPF_RET | if_tun::BPF_K).unwrap_or_default();

@@ -38,7 +38,7 @@ impl Tap {
     ///
     /// # Errors
     ///
-    /// When there is no such tap, it is another kind of interface, in use, or somebody else's.
+    /// When there is no such tap, it is another kind of interface, in use, or another user's.
     pub fn open(name: &str) -> Result<Self, TapError> {
         let fail = |kind: Kind| kind.of(name);
         check_name(name).map_err(fail)?;

@@ -5,8 +5,8 @@
 //! `if !need::root() { return }`.
 //!
 //! Each need has a name. The environment variable `NABLA_REQUIRE` lists names, separated by commas: the want of one of
-//! these fails the test instead. `all` stands for every name, and `-NAME` takes one out again: `all,-kvm`. A name that
-//! nobody knows fails every test that needs something.
+//! these fails the test instead. `all` stands for every name, and `-NAME` takes one out again: `all,-kvm`. An
+//! unknown name fails every test that needs something.
 
 use std::{
     collections::BTreeSet,

@@ -136,8 +136,8 @@ impl<F: Files> Server<F> {
             if clock.now().duration_since(connection.last_progress()) > IDLE {
                 socket.abort();
             }
-            // The client has the last byte when both sides have said their end. What may still come is told that there is
-            // nobody.
+            // The client has the last byte when both sides have said their end. What may still come is answered
+            // with a reset.
             let has_ended = matches!(socket.state(), State::Closed | State::TimeWait);
             if has_ended {
                 sockets.remove(*handle);

@@ -146,7 +146,7 @@ fn collect(args: &GcArgs) -> anyhow::Result<()> {
     let mut result = Ok(());
     let networks = match &args.netns {
         Some(path) => vec![network(Some(path))?],
-        // What may not be entered is somebody else's to clean up.
+        // A namespace that may not be entered belongs to another user, who has to clean it up.
         None => {
             let others =
                 Namespace::all()?.into_iter().skip(1).filter_map(|namespace| Network::inside(namespace).ok());

@@ -23,7 +23,7 @@ pub const VERSION: u32 = 1;
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 pub struct Info {
-    /// Version of the arguments: [`VERSION`]. Who does not know a version tells the guest nothing.
+    /// Version of the arguments: [`VERSION`]. A monitor that does not know a version tells the guest nothing.
     pub version: u32,
 }
 

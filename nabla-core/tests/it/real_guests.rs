@@ -1,4 +1,4 @@
-//! Guests that somebody else's toolchain built, where the environment names some: `NABLA_TEST_GUESTS` is a list of
+//! Guests that other toolchains built, where the environment names some: `NABLA_TEST_GUESTS` is a list of
 //! files and directories, separated by colons. Those in directories are found by their names' endings.
 
 use crate::{common::checks, linux_loader};

@@ -25,7 +25,7 @@ pub struct Stack {
 impl Stack {
     /// The stack of a device. With DHCP, it has no address until [`Stack::poll`] has received one.
     ///
-    /// A gateway that is in the network of no address is reached all the same, as in containers whose address has a prefix
+    /// A gateway that is in the network of no address is reached in any case, as in containers whose address has a prefix
     /// of 32 bits. What does not fit into smoltcp's tables (8 addresses) is left out.
     #[must_use]
     pub fn new(net: Net, settings: &Settings) -> Self {

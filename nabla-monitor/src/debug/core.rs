@@ -37,7 +37,7 @@ pub struct Subject {
 /// Writes a core to `directory`, and returns its path. The guest stands still meanwhile.
 pub fn write(directory: &Path, subject: &Subject, guest: &mut dyn Debuggee) -> io::Result<PathBuf> {
     let temporary = directory.join(format!(".core.{}.{}.tmp", file_part(&subject.name), subject.pid));
-    // Left by a program that was killed, or somebody's trap: a new one is made in any case.
+    // Left by a program that was killed, or put there by an attacker: a new one is made in any case.
     let _ = fs::remove_file(&temporary);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
     let written = file

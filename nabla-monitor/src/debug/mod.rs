@@ -72,12 +72,12 @@ pub enum Resume {
 /// Why a guest stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Because somebody wanted it.
+    /// Because it was interrupted.
     Interrupted,
     /// A breakpoint or a step. `status` is the processor's DR6; `software` tells that it was an INT3, after which it
     /// stands.
     Trap { software: bool, status: u64 },
-    /// A signal that will end it, or that somebody sent.
+    /// A signal that will end it, or that was sent to it.
     Signal(i32),
     /// It is about to end, and can be looked into for the last time.
     Ending(End),

@@ -34,11 +34,11 @@ pub(super) struct Channel {
 #[derive(Debug, Default)]
 struct Requests {
     waiting: Vec<Request>,
-    /// Nobody takes any more.
+    /// Requests are no longer taken.
     closed: bool,
 }
 
-/// A core that somebody wants now.
+/// A request for a core of the guest as it is now.
 #[derive(Debug)]
 struct Request {
     directory: PathBuf,
@@ -135,7 +135,7 @@ impl Task {
             tracing::warn!(%error, "the guest can no longer be looked into");
             let _ = self.guest.let_go();
         }
-        // Those who come too late hear that it has ended.
+        // Requests that come too late are answered: the guest has ended.
         let mut requests = lock(&self.shared.requests);
         requests.closed = true;
         requests.waiting.clear();
@@ -156,7 +156,7 @@ impl Task {
         }
     }
 
-    /// Waits until the guest, somebody with a request or one of `others` has something.
+    /// Waits for an event of the guest, a request, or one of `others`.
     pub(super) fn wait(&self, others: &[BorrowedFd<'_>]) -> io::Result<()> {
         let own = [self.guest.event(), self.shared.request.as_fd()];
         let mut set: Vec<PollFd<'_>> =
@@ -165,7 +165,7 @@ impl Task {
         Ok(())
     }
 
-    /// Readable when nobody needs this any more.
+    /// Readable when the thread is to end.
     #[cfg(feature = "gdb")]
     pub(super) fn closing(&self) -> io::Result<std::os::fd::OwnedFd> {
         self.shared.closing.try_clone()

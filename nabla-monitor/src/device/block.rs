@@ -193,7 +193,7 @@ impl<T: Into<PathBuf>> From<T> for BlockDevice {
 }
 
 fn open_path(path: &Path, read_only: bool) -> Result<OwnedFd, BlockErrorKind> {
-    // Without NONBLOCK, a fifo would block until somebody opens its other end.
+    // Without NONBLOCK, a fifo would block until its other end is opened.
     let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| {
         let writing =

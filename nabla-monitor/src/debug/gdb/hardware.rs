@@ -21,7 +21,7 @@ pub struct Hardware {
     state: State,
     /// What was at each of them when the guest was last seen.
     seen: Vec<[u8; 8]>,
-    /// Somebody wants a guest that is being stepped to stop.
+    /// A guest that is being stepped is to stop.
     interrupted: bool,
 }
 
@@ -38,11 +38,11 @@ enum State {
 /// What a stop was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing that concerns anybody: the guest runs again.
+    /// Nothing that a debugger asked for: the guest runs again.
     GoesOn,
     /// The step that was wanted.
     Step,
-    /// Somebody wanted it to stop.
+    /// It was told to stop.
     Interrupted,
     Hit(HardwareBreakpoint),
 }
