@@ -11,16 +11,17 @@ use crate::{
     source::{
         entry::{Entry, add_directory},
         filter::{Excludes, Overrides},
+        layer::Layer,
         spool::Spool,
-        tar::Layer,
         tree::{Metadata, Tree},
         walk::Walk,
     },
+    tar::Input,
 };
 use std::{
     fmt,
     fs::File,
-    io::{Read, Seek},
+    io::Read,
     num::NonZero,
     ops::ControlFlow,
     os::unix::fs::MetadataExt,
@@ -331,16 +332,16 @@ fn add(
             walk.run(tree, &path, inode)
         }
         Source::Entry(path, entry) => entry.add(tree, spool, &path, time),
-        Source::Tar(name, stream) => layer(name, None).add(tree, spool, stream),
+        Source::Tar(name, stream) => layer(name, None).add(tree, spool, Input::stream(stream)),
         Source::TarFile(path) => {
-            let (stream, file) = open_tar(tree, &path)?;
-            layer(format!("'{}'", path.display()), file).add(tree, spool, stream)
+            let (input, file) = open_tar(tree, &path)?;
+            layer(format!("'{}'", path.display()), file).add(tree, spool, input)
         }
     }
 }
 
 /// Opens a tar file. If it is one from which bytes can be taken later, it stays open among the sources.
-fn open_tar(tree: &mut Tree, path: &Path) -> Result<(Box<dyn Read + Send>, Option<u32>), Error> {
+fn open_tar(tree: &mut Tree, path: &Path) -> Result<(Input, Option<u32>), Error> {
     let failed = |error| Error::io("open", path, error);
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -350,11 +351,11 @@ fn open_tar(tree: &mut Tree, path: &Path) -> Result<(Box<dyn Read + Send>, Optio
             why: "a tar file is wanted, and it is a directory",
         });
     }
-    let own = file.try_clone().map_err(failed)?;
-    if !metadata.is_file() || (&file).stream_position().is_err() {
-        return Ok((Box::new(file), None));
+    if !metadata.is_file() {
+        return Ok((Input::stream(Box::new(file)), None));
     }
+    let own = file.try_clone().map_err(failed)?;
     let number = u32::try_from(tree.sources.files.len()).map_err(|_| Error::TooMany)?;
     tree.sources.files.push((path.to_owned(), own));
-    Ok((Box::new(std::io::BufReader::with_capacity(64 << 10, file)), Some(number)))
+    Ok((Input::file(file, metadata.len()), Some(number)))
 }

@@ -121,7 +121,7 @@ pub struct Warning {
 pub enum WarningKind {
     /// A socket, which means nothing in an image, was left out.
     Socket,
-    /// An entry of a tar stream of a kind that is no file was left out.
+    /// A member of a tar stream has a type that is not known, and was taken for a regular file, as POSIX wants it.
     UnknownTarEntry,
     /// A whiteout in a tar stream has nothing to remove.
     NothingToRemove,
@@ -138,7 +138,7 @@ impl fmt::Display for WarningKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Socket => "left out: it is a socket",
-            Self::UnknownTarEntry => "left out: it is an entry of a kind that is no file",
+            Self::UnknownTarEntry => "taken for a regular file: its type is not known",
             Self::NothingToRemove => "a whiteout that has nothing to remove",
             Self::PathTableFull => "the directories from the 65536th on are in no path table",
             Self::LargeMinor => {

@@ -92,6 +92,8 @@ pub mod reader;
 #[cfg(feature = "std")]
 mod source;
 #[cfg(feature = "std")]
+mod tar;
+#[cfg(feature = "std")]
 mod verify;
 #[cfg(feature = "std")]
 mod write;

@@ -37,6 +37,10 @@ impl Excludes {
         Ok(())
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.paths.is_empty()
+    }
+
     /// Whether paths are looked at, so that a caller can save making them.
     pub fn wants_paths(&self) -> bool {
         !self.paths.is_empty()

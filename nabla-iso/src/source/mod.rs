@@ -3,11 +3,10 @@
 pub(crate) mod blob;
 pub(crate) mod entry;
 pub(crate) mod filter;
+pub(crate) mod layer;
 pub(crate) mod open;
 pub(crate) mod path;
-pub(crate) mod sparse;
 pub(crate) mod spool;
-pub(crate) mod tar;
 pub(crate) mod text;
 pub(crate) mod tree;
 pub(crate) mod walk;

@@ -1,11 +1,16 @@
 //! Paths in the image.
 
-use super::tree::{Content, Metadata, ROOT, Tree};
+use super::{
+    text::Text,
+    tree::{Content, Metadata, ROOT, Tree},
+};
 use crate::{error::Error, format::NAME_MAX};
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 /// How many symbolic links are followed on the way to a directory; Linux follows as many.
 const MAX_LINKS: u32 = 40;
+/// How many names their targets may have, all together: that bounds the work for a path.
+const MAX_STEPS: usize = 8192;
 
 /// The names in a path. It may be absolute or not; all are taken from the root.
 pub fn names(path: &[u8]) -> Result<Vec<&[u8]>, Error> {
@@ -30,22 +35,48 @@ pub fn directory(tree: &mut Tree, names: &[&[u8]], implied: &Metadata) -> Result
         let path = names.join(&b'/');
         Error::Entry { path: Path::new("/").join(OsStr::from_bytes(&path)), why }
     };
-    let mut pending: Vec<Vec<u8>> = names.iter().rev().map(|name| name.to_vec()).collect();
+    // What is left to go: names of the path, and of the targets of links, the next last.
+    let mut pending = vec![Pending::Names(names)];
     let mut at = ROOT;
-    let mut links = 0;
-    while let Some(name) = pending.pop() {
-        if name == b".." {
-            if let Content::Directory { entry, .. } = tree.inodes[at as usize].content
-                && let Some(entry) = tree.entries.get(entry as usize)
-            {
-                at = entry.parent;
+    let (mut links, mut steps) = (0, 0);
+    while let Some(rest) = pending.last_mut() {
+        let link_name;
+        let name = match rest {
+            Pending::Names([name, more @ ..]) => {
+                let name = *name;
+                *rest = Pending::Names(more);
+                name
             }
-            continue;
+            Pending::Target(target) if target.length > 0 => {
+                link_name = next_name(tree, target);
+                link_name.of(&tree.names)
+            }
+            _ => {
+                pending.pop();
+                continue;
+            }
+        };
+        steps += 1;
+        if steps > names.len() + MAX_STEPS {
+            return Err(refuse("the symbolic links on the way to it are too long"));
         }
-        let Some(entry) = tree.find(at, &name) else {
+        match name {
+            b"" | b"." => continue,
+            b".." => {
+                if let Content::Directory { entry, .. } = tree.inodes[at as usize].content
+                    && let Some(entry) = tree.entries.get(entry as usize)
+                {
+                    at = entry.parent;
+                }
+                continue;
+            }
+            _ => {}
+        }
+        let Some(entry) = tree.find(at, name) else {
             if name.len() > NAME_MAX {
                 return Err(refuse("a symbolic link on the way has a name of over 255 bytes"));
             }
+            let name = name.to_vec();
             at = tree.put_directory(at, &name, implied)?;
             continue;
         };
@@ -57,17 +88,34 @@ pub fn directory(tree: &mut Tree, names: &[&[u8]], implied: &Metadata) -> Result
                 if links > MAX_LINKS {
                     return Err(refuse("there are too many symbolic links on the way to it"));
                 }
-                let target = tree.text(target);
-                if target.starts_with(b"/") {
+                if tree.text(target).starts_with(b"/") {
                     at = ROOT;
                 }
-                let parts = target.split(|&byte| byte == b'/').rev();
-                pending.extend(parts.filter(|part| !matches!(**part, [] | [b'.'])).map(<[u8]>::to_vec));
+                pending.push(Pending::Target(target));
             }
             _ => return Err(refuse("there is a file that is no directory on the way to it")),
         }
     }
     Ok(at)
+}
+
+/// Names that are still to be followed.
+enum Pending<'a> {
+    Names(&'a [&'a [u8]]),
+    /// Of the target of a symbolic link.
+    Target(Text),
+}
+
+/// Takes the first name, which may be empty, off the target of a link.
+fn next_name(tree: &Tree, target: &mut Text) -> Text {
+    let bytes = tree.text(*target);
+    let length = bytes.iter().position(|&byte| byte == b'/').unwrap_or(bytes.len());
+    // Both are at most the target's length.
+    let narrow = |length: usize| u16::try_from(length).unwrap_or(u16::MAX);
+    let name = Text { start: target.start, length: narrow(length) };
+    let taken = narrow((length + 1).min(bytes.len()));
+    *target = Text { start: target.start + u32::from(taken), length: target.length - taken };
+    name
 }
 
 /// The directory and the name of a path; nothing for the root.
