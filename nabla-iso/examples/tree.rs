@@ -20,7 +20,7 @@ fn show(image: impl Source<Error = io::Error>) -> Result<(), Box<dyn Error>> {
     let volume = Volume::open(image)?;
     for entry in volume.walk(volume.root())? {
         let entry = entry?;
-        let name = entry.name().as_encoded_bytes().escape_ascii();
+        let name = entry.name.as_encoded_bytes().escape_ascii();
         let indent = "  ".repeat(entry.depth);
         match entry.node.kind {
             Kind::Directory => println!("{indent}{name}/"),

@@ -4,8 +4,8 @@ use crate::{
     error::{Error, Warning, WarningKind},
     format::Timestamp,
     host::{
-        beneath::open_beneath,
-        partial::{directory_of, free_name, remove_stale},
+        cursor::Cursor,
+        partial::{directory_of, free_name, remove_stale, remove_tree},
     },
     progress::{Phase, Progress, Reporter},
     reader::{Kind, Node, ReadError, Source, Volume, WalkEntry},
@@ -17,8 +17,8 @@ use rustix::{
 };
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
-    io,
+    ffi::OsStr,
+    io::{self, Read},
     ops::ControlFlow,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -31,6 +31,10 @@ const HOLE: usize = 4096;
 /// Unless another limit is set, an image may unpack to this many times its size and [`SPARE`].
 const TIMES: u64 = 16;
 const SPARE: u64 = 64 << 20;
+/// What a directory takes on most file systems, and a symbolic link whose target does not fit into its inode.
+const DIRECTORY_SIZE: u64 = 4096;
+/// Bytes of a target from which on that is so.
+const INLINE_LINK: usize = 60;
 
 /// How to unpack an image.
 ///
@@ -74,7 +78,8 @@ impl Extractor {
         Self::default()
     }
 
-    /// Fails before more than this many bytes of files are written. Default: 16 times the image's size, and 64 MiB.
+    /// Fails before more than this many bytes are taken on the disk: those of files, 4096 for each directory, and 4096 for
+    /// each symbolic link with a target of 60 bytes or more. Default: 16 times the image's size, and 64 MiB.
     pub const fn limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
@@ -114,22 +119,25 @@ impl Extractor {
         let partial = Partial::new(target)?;
         let is_root = rustix::process::geteuid().is_root();
         let size = volume.source().size();
+        let failed = |error: io::Error| Error::io("open", &partial.path, error);
         let mut job = Job {
             volume,
-            root: partial.fd.as_fd(),
+            cursor: Cursor::new(partial.fd.try_clone().map_err(failed)?),
             shown: target,
+            path: Vec::new(),
             limit: self.limit.unwrap_or_else(|| size.saturating_mul(TIMES).saturating_add(SPARE)),
+            taken: 0,
             image_size: size,
             owners: self.owners.unwrap_or(is_root),
             devices: is_root,
             reporter: &self.reporter,
-            made: Vec::new(),
+            open: Vec::new(),
             links: HashMap::new(),
+            staging: None,
             summary: ExtractSummary::default(),
             buffer: vec![0; BUFFER],
         };
-        job.files()?;
-        job.directories()?;
+        job.run()?;
         let summary = job.summary;
         partial.finish(target)?;
         Ok(summary)
@@ -154,8 +162,13 @@ impl Partial {
             return Err(Error::io("unpack into", target, Errno::EXIST));
         }
         let name = target.file_name().ok_or_else(|| Error::io("unpack into", target, Errno::INVAL))?;
-        let parent = directory_of(target);
-        remove_stale(parent, name);
+        remove_stale(directory_of(target), name);
+        Self::beside(target)
+    }
+
+    /// One beside `target`, under a name that is free.
+    fn beside(target: &Path) -> Result<Self, Error> {
+        let (parent, name) = (directory_of(target), target.file_name().unwrap_or_default());
         let ((), path) = free_name(parent, name, |path| fs::mkdirat(CWD, path, Mode::RWXU))
             .map_err(|error| Error::io("make a directory for", target, error))?;
         let fd = fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -175,194 +188,223 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         if !self.finished {
-            let _ = std::fs::remove_dir_all(&self.path);
+            let _ = remove_tree(&self.path);
         }
     }
 }
 
-/// A directory that was made: its name and its parent, whole paths of deep trees being large, and what it is to be like
-/// at the end.
-struct Made {
-    parent: usize,
-    name: OsString,
+/// A directory that is being filled.
+struct Open {
+    /// What it is to be like at the end.
     node: Node,
-}
-
-/// The path of a directory that was made.
-fn path_of(made: &[Made], mut number: usize) -> Vec<u8> {
-    let mut names = Vec::new();
-    while number > 0 {
-        names.push(made[number].name.as_bytes());
-        number = made[number].parent;
-    }
-    names.reverse();
-    names.join(&b'/')
+    /// How long the path of the directory above is.
+    above: usize,
 }
 
 struct Job<'a, S> {
     volume: &'a Volume<S>,
-    root: BorrowedFd<'a>,
+    /// The directory that is being filled.
+    cursor: Cursor,
     shown: &'a Path,
+    /// The path of what is being made, from the root.
+    path: Vec<u8>,
     limit: u64,
+    /// Bytes of the limit that are used up.
+    taken: u64,
     image_size: u64,
     owners: bool,
     devices: bool,
     reporter: &'a Reporter,
-    made: Vec<Made>,
-    /// First names of files that have several, with the directories that they are in.
-    links: HashMap<(u32, u64, u32), (usize, OsString)>,
+    /// The directories on the way, without the root.
+    open: Vec<Open>,
+    /// Files that have several names, by what makes them the same; they are in `staging` under these numbers.
+    links: HashMap<(u32, u64, u32), usize>,
+    /// A directory with another name of each of them, so that none has to be looked for by its path.
+    staging: Option<Partial>,
     summary: ExtractSummary,
     buffer: Vec<u8>,
 }
 
 impl<S: Source<Error = io::Error>> Job<'_, S> {
-    fn shown(&self, path: &[u8]) -> PathBuf {
-        self.shown.join(OsStr::from_bytes(path))
+    fn shown(&self) -> PathBuf {
+        self.shown.join(OsStr::from_bytes(&self.path))
     }
 
-    fn failed(&self, action: &'static str, path: &[u8], error: impl Into<io::Error>) -> Error {
-        Error::io(action, self.shown(path), error)
+    fn failed(&self, action: &'static str, error: impl Into<io::Error>) -> Error {
+        Error::io(action, self.shown(), error)
     }
 
-    /// Makes everything. The directories still lack their attributes: with them, nothing could be put into some.
-    fn files(&mut self) -> Result<(), Error> {
+    fn unreadable(&self, error: ReadError<io::Error>) -> Error {
+        self.failed("read", error)
+    }
+
+    /// Makes everything. A directory gets its attributes when everything is in it: with them, nothing could be put into
+    /// some.
+    fn run(&mut self) -> Result<(), Error> {
         let root = *self.volume.root();
-        self.made.push(Made { parent: 0, name: OsString::new(), node: root });
         // The walk sees to it that no directory comes twice.
-        let walk = self.volume.walk(&root).map_err(|error| unreadable(Path::new("/"), error))?;
-        // The directories on the way to where the walk is.
-        let mut way = vec![0];
-        let mut open: Option<(usize, OwnedFd)> = None;
+        let walk = self.volume.walk(&root).map_err(|error| self.unreadable(error))?;
         for entry in walk {
-            let entry = entry.map_err(|error| unreadable(Path::new("/"), error))?;
-            way.truncate(entry.depth + 1);
-            let parent = way.last().copied().unwrap_or(0);
-            if open.as_ref().is_none_or(|(there, _)| *there != parent) {
-                let path = path_of(&self.made, parent);
-                let fd = open_beneath(self.root, &path).map_err(|error| self.failed("open", &path, error))?;
-                open = Some((parent, fd));
+            let entry = entry.map_err(|error| self.unreadable(error))?;
+            while self.cursor.depth() > entry.depth {
+                self.leave()?;
             }
-            let Some((_, directory)) = &open else { continue };
-            if entry.node.is_directory() {
-                way.push(self.made.len());
+            let above = self.path.len();
+            if above > 0 {
+                self.path.push(b'/');
             }
-            self.make(directory.as_fd(), parent, &entry)?;
+            self.path.extend_from_slice(entry.name.as_bytes());
+            self.make(&entry)?;
             self.summary.entries += 1;
-            self.reporter.report(Progress {
-                phase: Phase::Writing,
-                files: self.summary.entries,
-                files_total: 0,
-                bytes: self.summary.bytes,
-                bytes_total: 0,
-            })?;
+            self.report()?;
+            if entry.node.is_directory() {
+                self.open.push(Open { node: entry.node, above });
+            } else {
+                self.path.truncate(above);
+            }
+        }
+        while self.cursor.depth() > 0 {
+            self.leave()?;
+        }
+        let root_fd = self.cursor.here().try_clone_to_owned().map_err(|error| self.failed("open", error))?;
+        self.attributes(root_fd.as_fd(), &root)
+    }
+
+    fn report(&self) -> Result<(), Error> {
+        self.reporter.report(Progress {
+            phase: Phase::Writing,
+            files: self.summary.entries,
+            files_total: 0,
+            bytes: self.summary.bytes,
+            bytes_total: self.image_size,
+        })
+    }
+
+    /// Counts what something takes on a disk.
+    fn take(&mut self, bytes: u64) -> Result<(), Error> {
+        self.taken = self.taken.saturating_add(bytes);
+        if self.taken > self.limit {
+            return Err(Error::Bomb { limit: self.limit, size: self.image_size });
         }
         Ok(())
     }
 
-    /// Makes one thing in a directory, which is also given by its number.
-    fn make(&mut self, directory: BorrowedFd<'_>, parent: usize, entry: &WalkEntry) -> Result<(), Error> {
-        let (name, path, node) = (entry.name(), entry.path.as_os_str().as_bytes(), &entry.node);
+    /// Goes back to the directory above, and gives the one that is left its attributes.
+    fn leave(&mut self) -> Result<(), Error> {
+        let done = self.cursor.leave().map_err(|error| self.failed("leave", error))?;
+        let Some(Open { node, above }) = self.open.pop() else { return Ok(()) };
+        self.attributes(done.as_fd(), &node)?;
+        self.path.truncate(above);
+        Ok(())
+    }
+
+    /// Makes one thing, and goes into it if it is a directory.
+    fn make(&mut self, entry: &WalkEntry) -> Result<(), Error> {
+        let (name, node) = (&*entry.name, &entry.node);
         if node.is_directory() {
-            fs::mkdirat(directory, name, Mode::RWXU)
-                .map_err(|e| self.failed("make the directory", path, e))?;
-            self.made.push(Made { parent, name: name.to_owned(), node: *node });
+            self.take(DIRECTORY_SIZE)?;
+            fs::mkdirat(self.cursor.here(), name, Mode::RWXU)
+                .and_then(|()| self.cursor.enter(name))
+                .map_err(|error| self.failed("make the directory", error))?;
             return Ok(());
         }
         let key = (node.serial.unwrap_or(0), node.size, node.extent);
         let several = node.links > 1 && (node.serial.is_some_and(|serial| serial != 0) || node.size > 0);
-        if several {
-            if let Some((parent, first)) = self.links.get(&key) {
-                return self.link(*parent, first, directory, name, path);
-            }
-            self.links.insert(key, (parent, name.to_owned()));
+        if several && let Some(number) = self.links.get(&key) {
+            return self.link(*number, name);
         }
         match node.kind {
             Kind::File => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
-                    .map_err(|error| self.failed("make", path, error))?;
-                self.fill(&file, path, node)?;
-                self.attributes(file.as_fd(), path, node)?;
+                let file = fs::openat(self.cursor.here(), name, flags, Mode::RUSR | Mode::WUSR)
+                    .map_err(|error| self.failed("make", error))?;
+                self.fill(&file, node)?;
+                self.attributes(file.as_fd(), node)?;
             }
             Kind::Symlink => {
                 let mut buffer = [0; crate::format::SYMLINK_MAX];
                 let target = self.volume.read_link(node, &mut buffer);
-                let target = target.map_err(|error| unreadable(&self.shown(path), error))?;
-                fs::symlinkat(OsStr::from_bytes(target), directory, name)
-                    .map_err(|error| self.failed("make the symbolic link", path, error))?;
-                self.attributes_at(directory, name, path, node)?;
+                let target = target.map_err(|error| self.unreadable(error))?;
+                if target.len() >= INLINE_LINK {
+                    self.take(DIRECTORY_SIZE)?;
+                }
+                fs::symlinkat(OsStr::from_bytes(target), self.cursor.here(), name)
+                    .map_err(|error| self.failed("make the symbolic link", error))?;
+                self.attributes_at(name, node)?;
             }
             Kind::Fifo | Kind::CharacterDevice | Kind::BlockDevice | Kind::Socket => {
                 let kind = match node.kind {
                     Kind::Fifo => FileType::Fifo,
                     Kind::Socket => FileType::Socket,
                     _ if !self.devices => {
-                        self.summary
-                            .warnings
-                            .push(Warning { path: self.shown(path), kind: WarningKind::DeviceWithoutRoot });
+                        let warning = Warning { path: self.shown(), kind: WarningKind::DeviceWithoutRoot };
+                        self.summary.warnings.push(warning);
                         return Ok(());
                     }
                     Kind::BlockDevice => FileType::BlockDevice,
                     _ => FileType::CharacterDevice,
                 };
                 let device = fs::makedev(node.device.0, node.device.1);
-                fs::mknodat(directory, name, kind, Mode::RUSR | Mode::WUSR, device)
-                    .map_err(|error| self.failed("make", path, error))?;
-                self.attributes_at(directory, name, path, node)?;
+                fs::mknodat(self.cursor.here(), name, kind, Mode::RUSR | Mode::WUSR, device)
+                    .map_err(|error| self.failed("make", error))?;
+                self.attributes_at(name, node)?;
                 let mode = Mode::from_raw_mode(node.mode & 0o7777);
-                fs::chmodat(directory, name, mode, AtFlags::empty())
-                    .map_err(|error| self.failed("set the permissions of", path, error))?;
+                fs::chmodat(self.cursor.here(), name, mode, AtFlags::empty())
+                    .map_err(|error| self.failed("set the permissions of", error))?;
             }
             Kind::Directory => {}
         }
+        if several { self.stage(key, name) } else { Ok(()) }
+    }
+
+    /// Keeps another name of a file that has several.
+    fn stage(&mut self, key: (u32, u64, u32), name: &OsStr) -> Result<(), Error> {
+        if self.staging.is_none() {
+            self.staging = Some(Partial::beside(self.shown)?);
+        }
+        let Some(staging) = &self.staging else { return Ok(()) };
+        let number = self.links.len();
+        fs::linkat(self.cursor.here(), name, &staging.fd, number.to_string(), AtFlags::empty())
+            .map_err(|error| self.failed("make a link to", error))?;
+        self.links.insert(key, number);
         Ok(())
     }
 
     /// Gives a file another name.
-    fn link(
-        &self,
-        parent: usize,
-        first: &OsStr,
-        directory: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &[u8],
-    ) -> Result<(), Error> {
-        let failed = |error| self.failed("make the link", path, error);
-        let other = open_beneath(self.root, &path_of(&self.made, parent)).map_err(failed)?;
-        fs::linkat(other, first, directory, name, AtFlags::empty()).map_err(failed)
+    fn link(&self, number: usize, name: &OsStr) -> Result<(), Error> {
+        let Some(staging) = &self.staging else { return Ok(()) };
+        fs::linkat(&staging.fd, number.to_string(), self.cursor.here(), name, AtFlags::empty())
+            .map_err(|error| self.failed("make the link", error))
     }
 
     /// Writes the contents of a file.
-    fn fill(&mut self, file: &OwnedFd, path: &[u8], node: &Node) -> Result<(), Error> {
-        let bytes = self.summary.bytes.saturating_add(node.size);
-        if bytes > self.limit {
-            return Err(Error::Bomb { limit: self.limit, size: self.image_size });
-        }
-        self.summary.bytes = bytes;
-        fs::ftruncate(file, node.size).map_err(|error| self.failed("write", path, error))?;
+    fn fill(&mut self, file: &OwnedFd, node: &Node) -> Result<(), Error> {
+        self.take(node.size)?;
+        fs::ftruncate(file, node.size).map_err(|error| self.failed("write", error))?;
+        let before = self.summary.bytes;
+        let mut reader = self.volume.open_node(node).map_err(|error| self.unreadable(error))?;
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut at = 0;
-        let mut copy = || {
-            while at < node.size {
-                let length = self.volume.read_file(node, at, &mut buffer);
-                let length = length.map_err(|error| unreadable(&self.shown(path), error))?;
-                write_data(file, at, &buffer[..length]).map_err(|error| self.failed("write", path, error))?;
-                at += length as u64;
-            }
-            Ok(())
-        };
-        let result = copy();
+        while let Some(data) = reader.skip_holes() {
+            let (at, length) =
+                (reader.position(), buffer.len().min(usize::try_from(data).unwrap_or(usize::MAX)));
+            let part = &mut buffer[..length];
+            reader.read_exact(part).map_err(|error| self.failed("read", error))?;
+            write_data(file, at, part).map_err(|error| self.failed("write", error))?;
+            self.summary.bytes = before + reader.position();
+            self.report()?;
+        }
         self.buffer = buffer;
-        result
+        self.summary.bytes = before + node.size;
+        Ok(())
     }
 
     /// Sets the owner, the permissions and the time of an open file, in this order: a change of the owner takes
     /// permissions away.
-    fn attributes(&mut self, file: BorrowedFd<'_>, path: &[u8], node: &Node) -> Result<(), Error> {
+    fn attributes(&mut self, file: BorrowedFd<'_>, node: &Node) -> Result<(), Error> {
         if self.owners {
             let (user, group) = owner(node);
-            fs::fchown(file, user, group).map_err(|error| self.failed("set the owner of", path, error))?;
+            fs::fchown(file, user, group).map_err(|error| self.failed("set the owner of", error))?;
         }
         let mut mode = node.mode & 0o7777;
         if !self.owners {
@@ -370,41 +412,23 @@ impl<S: Source<Error = io::Error>> Job<'_, S> {
             mode &= 0o1777;
         }
         fs::fchmod(file, Mode::from_raw_mode(mode))
-            .map_err(|error| self.failed("set the permissions of", path, error))?;
+            .map_err(|error| self.failed("set the permissions of", error))?;
         if let Some(times) = times(node.time) {
-            fs::futimens(file, &times).map_err(|error| self.failed("set the time of", path, error))?;
+            fs::futimens(file, &times).map_err(|error| self.failed("set the time of", error))?;
         }
         Ok(())
     }
 
     /// The same by name, for what cannot be opened, without the permissions.
-    fn attributes_at(
-        &mut self,
-        directory: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &[u8],
-        node: &Node,
-    ) -> Result<(), Error> {
+    fn attributes_at(&mut self, name: &OsStr, node: &Node) -> Result<(), Error> {
         if self.owners {
             let (user, group) = owner(node);
-            fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| self.failed("set the owner of", path, error))?;
+            fs::chownat(self.cursor.here(), name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| self.failed("set the owner of", error))?;
         }
         if let Some(times) = times(node.time) {
-            fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| self.failed("set the time of", path, error))?;
-        }
-        Ok(())
-    }
-
-    /// Gives the directories their attributes, the innermost first.
-    fn directories(&mut self) -> Result<(), Error> {
-        for number in (0..self.made.len()).rev() {
-            let path = path_of(&self.made, number);
-            let directory =
-                open_beneath(self.root, &path).map_err(|error| self.failed("open", &path, error))?;
-            let node = self.made[number].node;
-            self.attributes(directory.as_fd(), &path, &node)?;
+            fs::utimensat(self.cursor.here(), name, &times, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| self.failed("set the time of", error))?;
         }
         Ok(())
     }
@@ -445,8 +469,4 @@ fn times(time: Option<Timestamp>) -> Option<Timestamps> {
     let Timestamp { seconds, nanoseconds } = time?;
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     Some(Timestamps { last_access: time, last_modification: time })
-}
-
-pub(crate) fn unreadable(path: &Path, error: ReadError<io::Error>) -> Error {
-    Error::io("read", path, io::Error::from(error))
 }

@@ -3,9 +3,9 @@
 use crate::{
     format::{
         FIRST_DESCRIPTOR, SECTOR_SIZE,
-        path_table::{Order, PathRecord},
+        path_table::{self, Order, PathRecord},
     },
-    reader::{Kind, Naming, Node, Source, Volume},
+    reader::{Encoding, Kind, Naming, Node, Source, Volume},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -58,8 +58,8 @@ enum BlockOwner {
     PathTable,
     /// The directory that begins at a block.
     Directory(u32),
-    /// The file with a record at a sector and an offset.
-    File((u32, u32)),
+    /// The file with a record at a sector's place and an offset in it.
+    File((u64, usize)),
 }
 
 struct Verifier<'a, S> {
@@ -71,7 +71,7 @@ struct Verifier<'a, S> {
 
 impl<S: Source<Error = io::Error>> Volume<S> {
     /// Reads all directories and path tables, and checks that they agree, that every extent is in the image, that none
-    /// overlaps another, and that no name is there twice. The contents of files are not read.
+    /// overlaps another, and that no name is there twice, and says what is odd. The contents of files are not read.
     #[must_use]
     pub fn verify(&self) -> Verification {
         let mut verifier = Verifier {
@@ -89,48 +89,51 @@ impl<S: Source<Error = io::Error>> Volume<S> {
 }
 
 impl<S: Source<Error = io::Error>> Verifier<'_, S> {
-    fn problem(&mut self, path: impl Into<PathBuf>, message: impl Into<String>) {
+    /// `path` is one in the image, with or without a slash in front.
+    fn problem(&mut self, path: impl AsRef<Path>, message: impl Into<String>) {
         if self.found.problems.len() < MOST_PROBLEMS {
-            self.found.problems.push(Problem { path: path.into(), message: message.into() });
+            self.found.problems.push(Problem { path: Path::new("/").join(path), message: message.into() });
         }
     }
 
     fn size(&mut self) {
-        let (wanted, there) = (u64::from(self.volume.descriptor().blocks), self.volume.source().size());
-        if wanted * SECTOR_SIZE > there {
-            self.problem(
-                "/",
-                format!(
-                    "the volume has {} bytes, and the image {there}: it is cut off",
-                    wanted * SECTOR_SIZE
-                ),
-            );
+        let descriptor = self.volume.descriptor();
+        let wanted = u64::from(descriptor.blocks) * u64::from(descriptor.block_size);
+        let there = self.volume.source().size();
+        if wanted > there {
+            self.problem("/", format!("the volume has {wanted} bytes, and the image {there}: it is cut off"));
+        }
+        if let Some(oddity) = descriptor.oddity {
+            self.problem("/", oddity.what());
         }
     }
 
     fn tree(&mut self) {
         let root = *self.volume.root();
-        self.directory(&root, &PathBuf::from("/"));
-        let walk = match self.volume.walk(&root) {
+        self.directory(&root, Path::new(""));
+        let mut walk = match self.volume.walk(&root) {
             Ok(walk) => walk,
             Err(error) => return self.problem("/", with_causes(&error)),
         };
         // Names in the directories on the way; a walk comes back to a directory after those below it.
         let mut names: Vec<HashSet<OsString>> = Vec::new();
-        for entry in walk {
+        while let Some(entry) = walk.next() {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => return self.problem("/", with_causes(&error)),
             };
-            let path = PathBuf::from("/").join(&entry.path);
+            let path = walk.path();
+            if let Some(oddity) = entry.oddity {
+                self.problem(path, oddity.what());
+            }
             names.truncate(entry.depth + 1);
             names.resize_with(entry.depth + 1, HashSet::new);
-            if names.last_mut().is_some_and(|names| !names.insert(entry.name().to_owned())) {
-                self.problem(&path, "its name is there twice");
+            if names.last_mut().is_some_and(|names| !names.insert(entry.name)) {
+                self.problem(path, "its name is there twice");
             }
             match entry.node.kind {
-                Kind::Directory => self.directory(&entry.node, &path),
-                Kind::File => self.file(&entry.node, &path),
+                Kind::Directory => self.directory(&entry.node, path),
+                Kind::File => self.file(&entry.node, path),
                 Kind::Symlink => {
                     self.found.others += 1;
                     let mut buffer = [0; crate::format::SYMLINK_MAX];
@@ -145,6 +148,9 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
 
     fn directory(&mut self, node: &Node, path: &Path) {
         self.found.directories += 1;
+        if node.size == 0 {
+            return;
+        }
         self.extents.insert(node.extent);
         if let Err(error) = self.volume.directory_at(node.extent) {
             self.problem(path, with_causes(&error));
@@ -157,6 +163,9 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
 
     fn file(&mut self, node: &Node, path: &Path) {
         self.found.files += 1;
+        if node.encoding == Encoding::Interleaved {
+            self.problem(path, "it is interleaved, and cannot be read");
+        }
         if node.sections == 1 {
             return self.used(node.extent, node.size, BlockOwner::File(node.record));
         }
@@ -174,7 +183,8 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
     }
 
     fn used(&mut self, start: u32, bytes: u64, by: BlockOwner) {
-        let blocks = u32::try_from(bytes.div_ceil(SECTOR_SIZE)).unwrap_or(u32::MAX);
+        let blocks = bytes.div_ceil(u64::from(self.volume.descriptor().block_size));
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         if blocks > 0 {
             self.used.push(UsedBlocks { start, end: start.saturating_add(blocks), by });
         }
@@ -182,33 +192,35 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
 
     fn path_tables(&mut self) {
         let descriptor = *self.volume.descriptor();
-        let first = u32::try_from(FIRST_DESCRIPTOR).unwrap_or_default();
-        self.used.push(UsedBlocks { start: 0, end: first, by: BlockOwner::SystemArea });
+        let first = FIRST_DESCRIPTOR * SECTOR_SIZE;
+        self.used(0, first, BlockOwner::SystemArea);
         let size = descriptor.path_table_size;
-        let mut tables = Vec::new();
-        for (block, order) in
-            [(descriptor.path_table_le, Order::Little), (descriptor.path_table_be, Order::Big)]
-        {
-            let mut bytes = Vec::new();
-            let checked = self.volume.check_extent(block, size.into(), first).and_then(|()| {
-                bytes.resize(size as usize, 0);
-                let offset = u64::from(block) * SECTOR_SIZE;
-                self.volume.source().read_at(offset, &mut bytes).map_err(crate::reader::ReadError::Source)
-            });
-            if let Err(error) = checked {
+        for block in [descriptor.path_table_le, descriptor.path_table_be] {
+            if let Err(error) = self.volume.check_extent(block, size.into(), first) {
                 return self.problem("/", format!("a path table cannot be read: {}", with_causes(&error)));
             }
             self.used(block, size.into(), BlockOwner::PathTable);
-            match parse_table(&bytes, order) {
-                Ok(table) => tables.push(table),
-                Err(message) => return self.problem("/", message),
+        }
+        let mut little = PathTable::new(self.volume, descriptor.path_table_le, Order::Little);
+        let mut big = PathTable::new(self.volume, descriptor.path_table_be, Order::Big);
+        let mut listed = HashSet::new();
+        let mut count = 0_usize;
+        let mut differ = false;
+        loop {
+            match (little.next(), big.next()) {
+                (Ok(None), Ok(None)) => break,
+                (Ok(one), Ok(other)) => {
+                    differ |= one != other;
+                    count += usize::from(one.is_some());
+                    listed.extend(one.map(|(extent, _)| extent));
+                }
+                (Err(message), _) | (_, Err(message)) => return self.problem("/", message),
             }
         }
-        if tables[0] != tables[1] {
+        if differ {
             self.problem("/", "the path tables of the two byte orders differ");
         }
-        let listed: HashSet<u32> = tables[0].iter().map(|record| record.0).collect();
-        let full = tables[0].len() >= usize::from(u16::MAX);
+        let full = count >= usize::from(u16::MAX);
         let missing = self.extents.iter().filter(|extent| !listed.contains(extent)).count();
         if missing > 0 && !full {
             self.problem("/", format!("{missing} directories are in no path table"));
@@ -239,7 +251,8 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
                 }
             }
             if counts {
-                self.found.bytes += u64::from(next.end - next.start) * SECTOR_SIZE;
+                let block_size = u64::from(self.volume.descriptor().block_size);
+                self.found.bytes += u64::from(next.end - next.start) * block_size;
             }
             if last.is_none_or(|last| next.end >= last.end) {
                 last = Some(next);
@@ -260,14 +273,17 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
             (BlockOwner::PathTable, PathBuf::from("a path table")),
         ]);
         let wanted: HashSet<BlockOwner> = overlaps.iter().flat_map(|(one, other)| [*one, *other]).collect();
-        let walk = self.volume.walk(self.volume.root()).into_iter().flatten();
-        for entry in walk.map_while(Result::ok).filter(|_| !wanted.is_empty()) {
+        if wanted.is_empty() {
+            return names;
+        }
+        let Ok(mut walk) = self.volume.walk(self.volume.root()) else { return names };
+        while let Some(Ok(entry)) = walk.next() {
             let user = match entry.node.kind {
                 Kind::Directory => BlockOwner::Directory(entry.node.extent),
                 _ => BlockOwner::File(entry.node.record),
             };
             if wanted.contains(&user) {
-                names.entry(user).or_insert_with(|| PathBuf::from("/").join(&entry.path));
+                names.entry(user).or_insert_with(|| Path::new("/").join(walk.path()));
             }
         }
         names
@@ -285,18 +301,50 @@ fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// Extents and parents of a path table.
-fn parse_table(bytes: &[u8], order: Order) -> Result<Vec<(u32, u16)>, String> {
-    let mut records = Vec::new();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (record, length) = PathRecord::parse(rest, order).map_err(|error| error.to_string())?;
-        let number = records.len() + 1;
-        if usize::from(record.parent) > number || record.parent == 0 {
-            return Err(format!("record {number} of a path table has a parent after it"));
-        }
-        records.push((record.extent, record.parent));
-        rest = rest.get(length..).unwrap_or_default();
+/// The records of a path table, which is read in pieces: its size is only what the image says.
+struct PathTable<'a, S> {
+    volume: &'a Volume<S>,
+    order: Order,
+    /// What is left in the image: from where on, and how many bytes.
+    at: u64,
+    left: u64,
+    buffer: Vec<u8>,
+    taken: usize,
+    records: usize,
+}
+
+impl<'a, S: Source<Error = io::Error>> PathTable<'a, S> {
+    /// The longest record.
+    const LONGEST: usize = path_table::length(255);
+    const PIECE: usize = 64 << 10;
+
+    fn new(volume: &'a Volume<S>, block: u32, order: Order) -> Self {
+        let (at, left) = (volume.offset(block), volume.descriptor().path_table_size.into());
+        Self { volume, order, at, left, buffer: Vec::new(), taken: 0, records: 0 }
     }
-    Ok(records)
+
+    /// The extent and the parent of the next directory.
+    fn next(&mut self) -> Result<Option<(u32, u16)>, String> {
+        if self.buffer.len() - self.taken < Self::LONGEST && self.left > 0 {
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            let start = self.buffer.len();
+            let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(Self::PIECE);
+            self.buffer.resize(start + length, 0);
+            let read = self.volume.source().read_at(self.at, &mut self.buffer[start..]);
+            read.map_err(|error| format!("a path table cannot be read: {}", with_causes(&error)))?;
+            (self.at, self.left) = (self.at + length as u64, self.left - length as u64);
+        }
+        let rest = &self.buffer[self.taken..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let (record, length) = PathRecord::parse(rest, self.order).map_err(|error| error.to_string())?;
+        self.records += 1;
+        if usize::from(record.parent) > self.records || record.parent == 0 {
+            return Err(format!("record {} of a path table has a parent after it", self.records));
+        }
+        self.taken += length;
+        Ok(Some((record.extent, record.parent)))
+    }
 }

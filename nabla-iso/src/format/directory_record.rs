@@ -2,7 +2,7 @@
 
 use super::{
     FormatError, SECTOR, Timestamp,
-    int::{both16, both32, to_both16, to_both32},
+    int::{first16, first32, to_both16, to_both32},
     time,
 };
 
@@ -46,6 +46,10 @@ pub struct DirectoryRecord<'a> {
     pub system_use: &'a [u8],
     /// Bytes of the whole record.
     pub length: usize,
+    /// The file is recorded in pieces with gaps between them (9.1.7, 9.1.8), which no reader supports.
+    pub interleaved: bool,
+    /// What is against the standard and does no harm.
+    pub oddity: Option<FormatError>,
 }
 
 impl<'a> DirectoryRecord<'a> {
@@ -53,8 +57,7 @@ impl<'a> DirectoryRecord<'a> {
     ///
     /// # Errors
     ///
-    /// What is wrong with it: its length, those of its parts, halves of numbers that disagree, and what no reader of
-    /// single volumes can use (interleaved files, other volumes).
+    /// Its length or those of its parts are wrong.
     pub fn parse(sector: &'a [u8], at: usize) -> Result<Option<Self>, FormatError> {
         let rest = sector.get(at..).unwrap_or_default();
         let Some(&length) = rest.first() else { return Ok(None) };
@@ -70,17 +73,18 @@ impl<'a> DirectoryRecord<'a> {
         if identifier.is_empty() {
             return Err(FormatError("a directory record has no identifier"));
         }
-        let extent =
-            both32(record, 2).ok_or(FormatError("an extent's location differs between byte orders"))?;
-        let size = both32(record, 10).ok_or(FormatError("an extent's length differs between byte orders"))?;
-        let volume =
-            both16(record, 28).ok_or(FormatError("a volume's number differs between byte orders"))?;
-        if volume > 1 {
-            return Err(FormatError("a file is in another volume"));
-        }
-        if record[26] != 0 || record[27] != 0 {
-            return Err(FormatError("a file is interleaved"));
-        }
+        let (extent, extents_agree) = first32(record, 2).ok_or(too_short)?;
+        let (size, sizes_agree) = first32(record, 10).ok_or(too_short)?;
+        let (volume, volumes_agree) = first16(record, 28).ok_or(too_short)?;
+        let oddity = if !extents_agree {
+            Some(FormatError("an extent's location differs between byte orders"))
+        } else if !sizes_agree {
+            Some(FormatError("an extent's length differs between byte orders"))
+        } else if !volumes_agree || volume > 1 {
+            Some(FormatError("a file is said to be in another volume"))
+        } else {
+            None
+        };
         // Extended attribute records come first in the extent, in whole blocks.
         let extent = extent.checked_add(record[1].into()).ok_or(FormatError("an extent is out of range"))?;
         let mut date = [0; 7];
@@ -88,7 +92,8 @@ impl<'a> DirectoryRecord<'a> {
         // A byte of padding makes the identifier's length odd.
         let system_use = record.get(HEADER + (identifier_length | 1)..).unwrap_or_default();
         let fields = RecordFields { extent, length: size, time: time::from_short(date), flags: record[25] };
-        Ok(Some(Self { fields, identifier, system_use, length }))
+        let interleaved = record[26] != 0 || record[27] != 0;
+        Ok(Some(Self { fields, identifier, system_use, length, interleaved, oddity }))
     }
 
     /// Whether it is the directory's record of itself or of its parent.
@@ -176,11 +181,29 @@ mod tests {
         assert!(DirectoryRecord::parse(&[0; 10], 3).unwrap().is_none());
         assert!(DirectoryRecord::parse(&[0; 10], 10).unwrap().is_none());
         let good = record(b"A.;1", b"");
-        for (at, value) in [(0, 200), (0, 20), (2, 1), (10, 1), (26, 1), (28, 9), (32, 0), (32, 60)] {
+        for (at, value) in [(0, 200), (0, 20), (32, 0), (32, 60)] {
             let mut bytes = good.clone();
             bytes[at] = value;
             assert!(DirectoryRecord::parse(&bytes, 0).is_err(), "{at}");
         }
+    }
+
+    #[test]
+    fn odd_records_are_read_as_other_readers_do_and_named() {
+        let good = record(b"A.;1", b"");
+        let parsed = DirectoryRecord::parse(&good, 0).unwrap().unwrap();
+        assert!(parsed.oddity.is_none() && !parsed.interleaved);
+        for (at, value) in [(2, 1), (6, 1), (10, 1), (14, 1), (28, 9), (30, 9)] {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            let odd = DirectoryRecord::parse(&bytes, 0).unwrap().unwrap();
+            assert!(odd.oddity.is_some(), "{at}");
+            let expected = (if at == 2 { 1 } else { 20 }, if at == 10 { 1 } else { 5 });
+            assert_eq!((odd.fields.extent, odd.fields.length), expected, "{at}");
+        }
+        let mut bytes = good;
+        bytes[26] = 1;
+        assert!(DirectoryRecord::parse(&bytes, 0).unwrap().unwrap().interleaved);
     }
 
     #[test]

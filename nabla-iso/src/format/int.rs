@@ -1,7 +1,6 @@
 //! Numbers as ECMA-119 records them (7.2 and 7.3).
 //!
-//! Readers return nothing when the bytes are not there, or when the two halves of a number in both byte orders
-//! disagree.
+//! Readers return nothing when the bytes are not there.
 
 /// A 16-bit number, least significant byte first (7.2.1).
 #[must_use]
@@ -27,18 +26,19 @@ pub fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     array(bytes, at).map(u16::from_be_bytes)
 }
 
-/// A 16-bit number in both byte orders (7.2.3).
+/// A 16-bit number in both byte orders (7.2.3): the first half, which is the one that readers believe, and whether the
+/// other one agrees.
 #[must_use]
-pub fn both16(bytes: &[u8], at: usize) -> Option<u16> {
+pub fn first16(bytes: &[u8], at: usize) -> Option<(u16, bool)> {
     let value = le16(bytes, at)?;
-    (be16(bytes, at.checked_add(2)?)? == value).then_some(value)
+    Some((value, be16(bytes, at.checked_add(2)?)? == value))
 }
 
-/// A 32-bit number in both byte orders (7.3.3).
+/// A 32-bit number in both byte orders (7.3.3), as [`first16`].
 #[must_use]
-pub fn both32(bytes: &[u8], at: usize) -> Option<u32> {
+pub fn first32(bytes: &[u8], at: usize) -> Option<(u32, bool)> {
     let value = le32(bytes, at)?;
-    (be32(bytes, at.checked_add(4)?)? == value).then_some(value)
+    Some((value, be32(bytes, at.checked_add(4)?)? == value))
 }
 
 /// The form of a 16-bit number in both byte orders (7.2.3).
@@ -69,14 +69,14 @@ mod tests {
     fn numbers_in_both_orders_come_back() {
         assert_eq!(to_both16(0x1234), [0x34, 0x12, 0x12, 0x34]);
         assert_eq!(to_both32(0x1234_5678), [0x78, 0x56, 0x34, 0x12, 0x12, 0x34, 0x56, 0x78]);
-        assert_eq!(both16(&to_both16(0xfffe), 0), Some(0xfffe));
-        assert_eq!(both32(&to_both32(0xffff_fffe), 0), Some(0xffff_fffe));
+        assert_eq!(first16(&to_both16(0xfffe), 0), Some((0xfffe, true)));
+        assert_eq!(first32(&to_both32(0xffff_fffe), 0), Some((0xffff_fffe, true)));
     }
 
     #[test]
-    fn halves_that_disagree_and_short_input_are_refused() {
-        assert_eq!(both32(&[1, 0, 0, 0, 0, 0, 0, 2], 0), None);
-        assert_eq!(both32(&[1, 0, 0, 0, 0, 0, 0], 0), None);
-        assert_eq!(both16(&[0; 8], usize::MAX), None);
+    fn the_first_half_counts_and_short_input_is_refused() {
+        assert_eq!(first32(&[1, 0, 0, 0, 0, 0, 0, 2], 0), Some((1, false)));
+        assert_eq!(first32(&[1, 0, 0, 0, 0, 0, 0], 0), None);
+        assert_eq!(first16(&[0; 8], usize::MAX), None);
     }
 }

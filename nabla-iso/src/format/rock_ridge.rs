@@ -2,7 +2,7 @@
 
 use super::{
     FormatError, Timestamp,
-    int::{both32, to_both32},
+    int::{first32, to_both32},
     time,
 };
 
@@ -46,6 +46,11 @@ PLEASE CONTACT THE IEEE STANDARDS DEPARTMENT, PISCATAWAY, NJ, USA FOR THE P1282 
 /// A relocated directory (RRIP 4.1.5.3); also marks the directory in which they are.
 pub const RE: [u8; 4] = *b"RE\x04\x01";
 
+/// A number in both byte orders, of which the first half counts.
+fn first_half(data: &[u8], at: usize, broken: &'static str) -> Result<u32, FormatError> {
+    first32(data, at).map(|(value, _)| value).ok_or(FormatError(broken))
+}
+
 /// POSIX attributes (RRIP 4.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
@@ -68,7 +73,7 @@ impl Attributes {
     ///
     /// It is too short or broken.
     pub fn parse(data: &[u8]) -> Result<Self, FormatError> {
-        let field = |at| both32(data, at).ok_or(FormatError("attributes (PX) are broken"));
+        let field = |at| first_half(data, at, "attributes (PX) are broken");
         let serial = if data.len() >= 40 { Some(field(32)?) } else { None };
         Ok(Self { mode: field(0)?, links: field(8)?, uid: field(16)?, gid: field(24)?, serial })
     }
@@ -123,7 +128,7 @@ pub fn encode_device(number: u64) -> [u8; 20] {
 ///
 /// It is broken.
 pub fn parse_device(data: &[u8]) -> Result<u64, FormatError> {
-    let field = |at| both32(data, at).ok_or(FormatError("a device's number (PN) is broken"));
+    let field = |at| first_half(data, at, "a device's number (PN) is broken");
     let (high, low) = (field(0)?, field(8)?);
     // Some writers put the major number into the first half.
     if high != 0 && high & 0xfff != 0 {
@@ -148,7 +153,7 @@ pub fn encode_link(signature: [u8; 2], block: u32) -> [u8; 12] {
 ///
 /// It is broken.
 pub fn parse_link(data: &[u8]) -> Result<u32, FormatError> {
-    both32(data, 0).ok_or(FormatError("a directory's relocation (CL, PL) is broken"))
+    first_half(data, 0, "a directory's relocation (CL, PL) is broken")
 }
 
 /// Flags of `TF` (RRIP 4.1.6).

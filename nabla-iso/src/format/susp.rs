@@ -2,7 +2,7 @@
 
 use super::{
     FormatError, SECTOR,
-    int::{both32, to_both32},
+    int::{first32, to_both32},
 };
 
 /// Bytes before an entry's data: signature, length, version (SUSP 4.1).
@@ -73,7 +73,9 @@ impl Continuation {
     ///
     /// It is broken, or the area leaves its block: SUSP does not forbid that, but no driver reads it.
     pub fn parse(data: &[u8]) -> Result<Self, FormatError> {
-        let field = |at| both32(data, at).ok_or(FormatError("a continuation (CE) is broken"));
+        let field = |at| {
+            first32(data, at).map(|(value, _)| value).ok_or(FormatError("a continuation (CE) is broken"))
+        };
         let area = Self { block: field(0)?, offset: field(8)?, length: field(16)? };
         match area.offset.checked_add(area.length) {
             Some(end) if end as usize <= SECTOR => Ok(area),
@@ -96,14 +98,25 @@ impl Continuation {
 /// The entry that says that the protocol is used: the first of the root directory's record of itself (SUSP 5.3).
 pub const SP: [u8; SP_LENGTH] = *b"SP\x07\x01\xbe\xef\x00";
 
+/// Whether the numbers in both byte orders in an entry's data agree.
+#[must_use]
+pub fn halves_agree(entry: &Entry<'_>) -> bool {
+    matches!(&entry.signature, b"PX" | b"PN" | b"CL" | b"PL" | b"CE")
+        .then(|| entry.data.as_chunks::<8>().0)
+        .is_none_or(|numbers| numbers.iter().all(|number| first32(number, 0).is_some_and(|(_, agree)| agree)))
+}
+
 /// How many bytes of every system use area are reserved for other uses, if the root directory's record of itself says
-/// that the protocol is used. 15 bytes of CD-ROM XA may stand before the entry.
+/// that the protocol is used. 15 bytes of CD-ROM XA may stand before the entry. The first images with Rock Ridge had none,
+/// but began with `RR` or `PX`.
 #[must_use]
 pub fn skip(system_use: &[u8]) -> Option<u8> {
-    [0, 14, 15].into_iter().find_map(|at| {
+    let marked = [0, 14, 15].into_iter().find_map(|at| {
         let entry = system_use.get(at..)?.first_chunk::<SP_LENGTH>()?;
         (entry[..6] == SP[..6]).then_some(entry[6])
-    })
+    });
+    let old = [&b"RR\x05\x01"[..], b"PX\x24\x01"].into_iter().any(|entry| system_use.starts_with(entry));
+    marked.or(old.then_some(0))
 }
 
 #[cfg(test)]
@@ -140,6 +153,7 @@ mod tests {
         let mut area = [0; 22];
         area[15..].copy_from_slice(b"SP\x07\x01\xbe\xef\x0f");
         assert_eq!(skip(&area), Some(15));
-        assert_eq!(skip(b"PX\x24\x01"), None);
+        assert_eq!(skip(b"PX\x24\x01"), Some(0));
+        assert_eq!(skip(b"XX\x24\x01"), None);
     }
 }

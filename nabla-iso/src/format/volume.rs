@@ -3,7 +3,7 @@
 use super::{
     FormatError, SECTOR, Timestamp,
     directory_record::{self, DirectoryRecord, RecordFields},
-    int::{be32, both16, both32, le32, to_both16, to_both32},
+    int::{be32, first16, first32, le32, to_both16, to_both32},
     time,
 };
 
@@ -14,6 +14,8 @@ pub struct VolumeDescriptor {
     pub volume_id: [u8; 32],
     /// Blocks of the volume.
     pub blocks: u32,
+    /// Bytes of a block: 2048, or less in images of some programs.
+    pub block_size: u16,
     /// Bytes of a path table.
     pub path_table_size: u32,
     /// The first block of the path table in little-endian order.
@@ -28,6 +30,8 @@ pub struct VolumeDescriptor {
     pub time: Option<Timestamp>,
     /// Whether it is the descriptor of a Joliet tree.
     pub joliet: bool,
+    /// What is against the standard and does no harm.
+    pub oddity: Option<FormatError>,
 }
 
 /// One of the volume descriptors that begin at sector 16.
@@ -55,8 +59,9 @@ impl Descriptor {
         }
         match sector[0] {
             1 => VolumeDescriptor::parse(sector, false).map(Self::Primary),
+            // A broken one only means that there are no such names.
             2 if sector[7] & 1 == 0 && joliet_level(sector).is_some() => {
-                VolumeDescriptor::parse(sector, true).map(Self::Joliet)
+                Ok(VolumeDescriptor::parse(sector, true).map_or(Self::Other, Self::Joliet))
             }
             255 => Ok(Self::Terminator),
             _ => Ok(Self::Other),
@@ -76,20 +81,28 @@ fn joliet_level(sector: &[u8; SECTOR]) -> Option<u8> {
 
 impl VolumeDescriptor {
     fn parse(sector: &[u8; SECTOR], joliet: bool) -> Result<Self, FormatError> {
-        if sector[6] != 1 && sector[6] != 2 {
-            return Err(FormatError("the volume descriptor has an unknown version"));
+        // All of these are there: the sector is long enough.
+        let (block_size, block_sizes_agree) = first16(sector, 128).unwrap_or_default();
+        if !matches!(block_size, 512 | 1024 | 2048) {
+            return Err(FormatError("the block size is not 512, 1024 or 2048"));
         }
-        let block = both16(sector, 128).ok_or(FormatError("the block size differs between byte orders"))?;
-        if usize::from(block) != SECTOR {
-            return Err(FormatError("the block size is not 2048"));
-        }
-        let blocks =
-            both32(sector, 80).ok_or(FormatError("the volume's size differs between byte orders"))?;
-        let path_table_size =
-            both32(sector, 132).ok_or(FormatError("the path table's size differs between byte orders"))?;
-        let root = DirectoryRecord::parse(&sector[156..190], 0)?
-            .filter(|root| root.is_directory() && root.identifier == directory_record::SELF)
-            .ok_or(FormatError("there is no root directory"))?;
+        let (blocks, sizes_agree) = first32(sector, 80).unwrap_or_default();
+        let (path_table_size, table_sizes_agree) = first32(sector, 132).unwrap_or_default();
+        // Its length is 34, whatever it says, and what it is follows from where it is.
+        let mut root_record = [0; 34];
+        root_record.copy_from_slice(&sector[156..190]);
+        (root_record[0], root_record[32]) = (34, 1);
+        let root =
+            DirectoryRecord::parse(&root_record, 0)?.ok_or(FormatError("there is no root directory"))?;
+        let oddity = if sector[6] != 1 && sector[6] != 2 {
+            Some(FormatError("the volume descriptor has an unknown version"))
+        } else if !block_sizes_agree || !sizes_agree || !table_sizes_agree {
+            Some(FormatError("a number of the volume descriptor differs between byte orders"))
+        } else if sector[156] != 34 || sector[188..190] != [1, 0] || !root.is_directory() {
+            Some(FormatError("the root directory's record in the volume descriptor is broken"))
+        } else {
+            root.oddity
+        };
         let mut volume_id = [0; 32];
         volume_id.copy_from_slice(&sector[40..72]);
         let mut modified = [0; 17];
@@ -97,6 +110,7 @@ impl VolumeDescriptor {
         Ok(Self {
             volume_id,
             blocks,
+            block_size,
             path_table_size,
             path_table_le: le32(sector, 140).unwrap_or_default(),
             path_table_be: be32(sector, 148).unwrap_or_default(),
@@ -104,6 +118,7 @@ impl VolumeDescriptor {
             root_length: root.fields.length,
             time: time::from_long(&modified),
             joliet,
+            oddity,
         })
     }
 
@@ -134,7 +149,7 @@ impl VolumeDescriptor {
         }
         sector[120..124].copy_from_slice(&to_both16(1));
         sector[124..128].copy_from_slice(&to_both16(1));
-        sector[128..132].copy_from_slice(&to_both16(2048));
+        sector[128..132].copy_from_slice(&to_both16(self.block_size));
         sector[132..140].copy_from_slice(&to_both32(self.path_table_size));
         sector[140..144].copy_from_slice(&self.path_table_le.to_le_bytes());
         sector[148..152].copy_from_slice(&self.path_table_be.to_be_bytes());
@@ -178,6 +193,7 @@ mod tests {
         VolumeDescriptor {
             volume_id: *b"NABLA                           ",
             blocks: 1000,
+            block_size: 2048,
             path_table_size: 10,
             path_table_le: 19,
             path_table_be: 20,
@@ -185,6 +201,7 @@ mod tests {
             root_length: 2048,
             time: Some(Timestamp::from_seconds(1)),
             joliet,
+            oddity: None,
         }
     }
 
@@ -201,10 +218,22 @@ mod tests {
     #[test]
     fn broken_descriptors_are_refused() {
         let good = descriptor(false).encode(None);
-        for at in [1, 80, 129, 132, 156, 158, 166] {
+        for at in [1, 129] {
             let mut bad = good;
             bad[at] ^= 0x41;
             assert!(Descriptor::parse(&bad).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn odd_descriptors_are_read_as_other_readers_do_and_named() {
+        let good = descriptor(false).encode(None);
+        for at in [6, 84, 130, 136, 156, 162, 170, 188] {
+            let mut odd = good;
+            odd[at] ^= 0x41;
+            let Ok(Descriptor::Primary(found)) = Descriptor::parse(&odd) else { panic!("{at}") };
+            assert!(found.oddity.is_some(), "{at}");
+            assert_eq!(VolumeDescriptor { oddity: None, ..found }, descriptor(false), "{at}");
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Names of files and directories that are not complete, and removing those that a killed program has left.
 
+use super::{beneath::DIRECTORY, cursor::Cursor};
 use rustix::{
-    fd::OwnedFd,
-    fs::{self, FileType, FlockOperation, Mode, OFlags},
+    fd::{BorrowedFd, OwnedFd},
+    fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir},
     io::Errno,
 };
 use std::{
     ffi::{OsStr, OsString},
+    mem::MaybeUninit,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
     process,
@@ -68,11 +70,66 @@ pub fn remove_stale(directory: &Path, name: &OsStr) {
             && fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
             let _ = match file_type(&file) {
-                FileType::Directory => std::fs::remove_dir_all(&path),
-                _ => std::fs::remove_file(&path),
+                FileType::Directory => remove_tree(&path),
+                _ => fs::unlink(&path),
             };
         }
     }
+}
+
+/// Removes a directory and everything in it, however deep, with two descriptors.
+pub fn remove_tree(path: &Path) -> Result<(), Errno> {
+    let root = fs::open(path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    let mut cursor = Cursor::new(root);
+    let mut names: Vec<OsString> = Vec::new();
+    let mut buffer = vec![MaybeUninit::uninit(); 16 << 10];
+    loop {
+        match remove_files(cursor.here(), &mut buffer)? {
+            Some(directory) => {
+                // Its own permissions may be what the image says.
+                let _ = fs::chmodat(cursor.here(), &directory, Mode::RWXU, AtFlags::empty());
+                cursor.enter(&directory)?;
+                names.push(directory);
+            }
+            None => match names.pop() {
+                Some(name) => {
+                    cursor.leave()?;
+                    fs::unlinkat(cursor.here(), name, AtFlags::REMOVEDIR)?;
+                }
+                None => break,
+            },
+        }
+    }
+    fs::rmdir(path)
+}
+
+/// Removes what is in a directory up to the first directory that is not empty, and returns its name.
+fn remove_files(
+    directory: BorrowedFd<'_>,
+    buffer: &mut [MaybeUninit<u8>],
+) -> Result<Option<OsString>, Errno> {
+    fs::seek(directory, fs::SeekFrom::Start(0))?;
+    let mut entries = RawDir::new(directory, buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match fs::unlinkat(directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => continue,
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        match fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                return Ok(Some(OsStr::from_bytes(name.to_bytes()).to_owned()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 fn file_type(file: &OwnedFd) -> FileType {

@@ -2,6 +2,7 @@
 
 use crate::{
     error::Error,
+    host::threads,
     progress::{Phase, Progress, Reporter},
     source::{
         blob::{Blob, BlobSource},
@@ -16,7 +17,6 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
 };
 
 const BUFFER: usize = 128 << 10;
@@ -36,37 +36,31 @@ pub fn deduplicate(
         by_size.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1).collect();
     let next = AtomicUsize::new(0);
     let result = Mutex::new(Ok(Vec::new()));
-    thread::scope(|scope| {
-        let work = || {
-            let mut comparer = Comparer::new(tree);
-            while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let found = comparer.find(order, group).and_then(|found| {
-                    let done = next.load(Ordering::Relaxed).min(groups.len());
-                    let (files, files_total) = (done as u64, groups.len() as u64);
-                    reporter.report(Progress {
-                        phase: Phase::Comparing,
-                        files,
-                        files_total,
-                        bytes: 0,
-                        bytes_total: 0,
-                    })?;
-                    Ok(found)
-                });
-                let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
-                match (&mut *result, found) {
-                    (Ok(all), Ok(found)) => all.extend(found),
-                    (Err(_), _) => break,
-                    (_, Err(error)) => {
-                        *result = Err(error);
-                        break;
-                    }
+    threads::run(threads, || {
+        let mut comparer = Comparer::new(tree);
+        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let found = comparer.find(order, group).and_then(|found| {
+                let done = next.load(Ordering::Relaxed).min(groups.len());
+                let (files, files_total) = (done as u64, groups.len() as u64);
+                reporter.report(Progress {
+                    phase: Phase::Comparing,
+                    files,
+                    files_total,
+                    bytes: 0,
+                    bytes_total: 0,
+                })?;
+                Ok(found)
+            });
+            let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *result, found) {
+                (Ok(all), Ok(found)) => all.extend(found),
+                (Err(_), _) => break,
+                (_, Err(error)) => {
+                    *result = Err(error);
+                    break;
                 }
             }
-        };
-        for _ in 1..threads.max(1) {
-            scope.spawn(work);
         }
-        work();
     });
     let same = result.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     for (blob, original) in same {
@@ -118,16 +112,21 @@ impl<'a> Comparer<'a> {
         &self.tree.blobs[number as usize]
     }
 
+    /// Parts that are zero do not count, so that holes need not be read.
     fn hash(&mut self, number: u32) -> Result<u64, Error> {
         let blob = self.blob(number);
         let opened = self.opener.open(blob)?;
         let mut hasher = self.hash.build_hasher();
         let [buffer, _] = &mut self.buffers;
         let mut at = 0;
-        while at < blob.size {
+        while let Some((start, _)) = self.opener.next_data(blob, &opened, at, blob.size)? {
+            at = start / BUFFER as u64 * BUFFER as u64;
             let part = part(buffer, blob.size - at);
             self.opener.read(blob, &opened, at, part)?;
-            hasher.write(part);
+            if part.iter().any(|&byte| byte != 0) {
+                hasher.write_u64(at);
+                hasher.write(part);
+            }
             at += part.len() as u64;
         }
         self.opener.check(blob, &opened)?;
@@ -139,7 +138,11 @@ impl<'a> Comparer<'a> {
         let opened: (Opened<'_>, Opened<'_>) = (self.opener.open(a)?, self.other.open(b)?);
         let [buffer, other] = &mut self.buffers;
         let mut at = 0;
-        while at < a.size {
+        loop {
+            let one = self.opener.next_data(a, &opened.0, at, a.size)?;
+            let two = self.other.next_data(b, &opened.1, at, a.size)?;
+            let Some(start) = [one, two].into_iter().flatten().map(|(start, _)| start).min() else { break };
+            at = start / BUFFER as u64 * BUFFER as u64;
             let (x, y) = (part(buffer, a.size - at), part(other, a.size - at));
             self.opener.read(a, &opened.0, at, x)?;
             self.other.read(b, &opened.1, at, y)?;

@@ -1,6 +1,6 @@
 //! The directories of an image as they are recorded: names for other readers, order, and where deep ones go.
 
-use super::names::{Candidate, Scheme, assign};
+use super::names::{Candidate, HASH, Scheme, assign, hash};
 use crate::{
     error::Error,
     format::{MAX_LEVELS, path_table},
@@ -9,7 +9,7 @@ use crate::{
         tree::{Content, NONE, ROOT, Tree},
     },
 };
-use std::{collections::HashMap, os::unix::ffi::OsStrExt, path::Path};
+use std::{collections::HashMap, path::Path};
 
 /// Names under which deep directories are recorded. libarchive knows only these.
 const RELOCATION_NAMES: [&[u8]; 2] = [b"rr_moved", b".rr_moved"];
@@ -118,7 +118,7 @@ impl Hierarchy {
         let relocation_directory =
             if deep.is_empty() { None } else { Some(RelocationDirectory::find(tree)?) };
         // Numbers of relocated directories by their entries.
-        let mut relocated: HashMap<u32, u32> = deep.iter().map(|&entry| (entry, NONE)).collect();
+        let mut relocated: HashMap<u32, u32> = deep.iter().map(|deep| (deep.entry, NONE)).collect();
         let mut at = 0;
         while at < hierarchy.directories.len() {
             hierarchy.add_children(tree, at, relocation_directory.as_ref(), &deep, &mut relocated)?;
@@ -150,18 +150,26 @@ impl Hierarchy {
         tree: &Tree,
         at: usize,
         relocation_directory: Option<&RelocationDirectory>,
-        deep: &[u32],
+        deep: &[Deep],
         relocated: &mut HashMap<u32, u32>,
     ) -> Result<(), Error> {
         struct Found {
             entry: u32,
             relocated_here: bool,
+            /// Directories that are relocated into one may have the same name there.
+            key: u64,
+            rank: u32,
         }
         let number = index(at)?;
         let inode = self.directories[at].inode;
         let mut found: Vec<Found> = Vec::new();
         if inode != NONE {
-            found.extend(tree.children(inode).map(|entry| Found { entry, relocated_here: false }));
+            found.extend(tree.children(inode).map(|entry| Found {
+                entry,
+                relocated_here: false,
+                key: hash(HASH, tree.text(tree.entries[entry as usize].name)),
+                rank: NONE,
+            }));
             if self.scheme == Scheme::Joliet {
                 // Joliet has files and directories.
                 found.retain(|file| {
@@ -179,14 +187,20 @@ impl Hierarchy {
                 RelocationDirectory::Existing(existing) => inode == existing,
             });
         if is_relocation_directory {
-            found.extend(deep.iter().map(|&entry| Found { entry, relocated_here: true }));
+            let ranks = 0..NONE;
+            found.extend(deep.iter().zip(ranks).map(|(&Deep { entry, key }, rank)| Found {
+                entry,
+                relocated_here: true,
+                key,
+                rank,
+            }));
         }
         let own = match relocation_directory {
             Some(&RelocationDirectory::Own(name)) if at == 0 => Some(name),
             _ => None,
         };
         if own.is_some() {
-            found.push(Found { entry: NONE, relocated_here: false });
+            found.push(Found { entry: NONE, relocated_here: false, key: 0, rank: NONE });
         }
 
         let name = |file: &Found| match tree.entries.get(file.entry as usize) {
@@ -200,21 +214,13 @@ impl Hierarchy {
             }
             None => true,
         };
-        // Directories that are moved into one may have the same name there.
-        let paths: HashMap<u32, _> = found
-            .iter()
-            .filter(|file| file.relocated_here)
-            .map(|file| (file.entry, tree.path(file.entry)))
-            .collect();
         let candidates: Vec<_> = found
             .iter()
             .map(|file| Candidate {
                 name: name(file),
                 directory: is_directory(file),
-                key: match paths.get(&file.entry).filter(|_| file.relocated_here) {
-                    Some(path) => path.as_os_str().as_bytes(),
-                    None => name(file),
-                },
+                key: file.key,
+                rank: file.rank,
             })
             .collect();
         let identifiers = assign(self.scheme, &candidates, &mut self.heap);
@@ -228,7 +234,7 @@ impl Hierarchy {
         self.directories[at].first = index(self.children.len())?;
         self.directories[at].count = index(found.len())?;
         for index_in_found in order {
-            let Found { entry, relocated_here } = found[index_in_found];
+            let Found { entry, relocated_here, .. } = found[index_in_found];
             let range = &identifiers[index_in_found];
             let identifier = Text {
                 start: index(range.start)?,
@@ -314,26 +320,36 @@ fn has(tree: &Tree, name: &[u8]) -> bool {
     tree.children(ROOT).any(|entry| tree.text(tree.entries[entry as usize].name) == name)
 }
 
-/// Entries of directories that would be below the last level, in the order of their paths.
-fn deep_directories(tree: &Tree) -> Vec<u32> {
+/// A directory that would be below the last level.
+#[derive(Debug, Clone, Copy)]
+struct Deep {
+    entry: u32,
+    /// The hash of its path: whole paths of deep trees would be much larger than the tree.
+    key: u64,
+}
+
+/// Directories that would be below the last level, in the order of their paths.
+fn deep_directories(tree: &Tree) -> Vec<Deep> {
     let mut deep = Vec::new();
-    let mut rest = vec![(ROOT, 1)];
-    while let Some((inode, level)) = rest.pop() {
-        for entry in tree.children(inode) {
-            let inode = tree.entries[entry as usize].inode;
-            if !tree.is_directory(inode) {
-                continue;
-            }
-            if level < MAX_LEVELS {
-                rest.push((inode, level + 1));
-            } else {
-                deep.push(entry);
-                // The root, what is_relocation_directory it, and itself.
-                rest.push((inode, 3));
-            }
+    let mut below: Vec<u32> = Vec::new();
+    // Directories to look into, the next last: inode, level, and the hash of the path.
+    let mut rest = vec![(ROOT, 1, HASH, NONE)];
+    while let Some((inode, mut level, key, entry)) = rest.pop() {
+        if level > MAX_LEVELS {
+            deep.push(Deep { entry, key });
+            // The root, what holds it, and itself.
+            level = 3;
         }
+        below.clear();
+        let is_directory = |entry: &u32| tree.is_directory(tree.entries[*entry as usize].inode);
+        below.extend(tree.children(inode).filter(is_directory));
+        let name = |entry: u32| tree.text(tree.entries[entry as usize].name);
+        below.sort_unstable_by(|&a, &b| name(b).cmp(name(a)));
+        rest.extend(below.iter().map(|&entry| {
+            let key = hash(hash(key, b"/"), name(entry));
+            (tree.entries[entry as usize].inode, level + 1, key, entry)
+        }));
     }
-    deep.sort_by_cached_key(|&entry| tree.path(entry));
     deep
 }
 

@@ -22,6 +22,8 @@ use std::path::PathBuf;
 
 /// Files of at least this size begin at a multiple of [`ALIGNMENT`], so that a file system can share their blocks.
 pub const ALIGN_FROM: u64 = 64 << 10;
+/// libarchive takes what has fewer than 48 KiB for an empty file of another kind.
+const FEWEST_BLOCKS: u32 = 24;
 /// The block size of the file systems that share blocks.
 pub const ALIGNMENT: u64 = 4096;
 
@@ -68,7 +70,7 @@ pub fn plan(mut tree: Tree, settings: Settings, reporter: Reporter) -> Result<Pl
         at = at.checked_add(blob.size.div_ceil(SECTOR_SIZE)).ok_or(Error::TooLarge)?;
         files.push(number);
     }
-    let blocks = block(at)?;
+    let blocks = block(at)?.max(FEWEST_BLOCKS);
     let mut warnings = std::mem::take(&mut tree.warnings);
     if primary.directories.len() > PATH_TABLE_MAX {
         warnings.push(Warning { path: PathBuf::from("/"), kind: WarningKind::PathTableFull });

@@ -16,8 +16,10 @@ pub struct Candidate<'a> {
     /// Its own name.
     pub name: &'a [u8],
     pub directory: bool,
-    /// What makes it differ from others of the same name.
-    pub key: &'a [u8],
+    /// What makes it differ from others of the same name: the [`hash`] of its name, or of its path.
+    pub key: u64,
+    /// The order of those with the same name.
+    pub rank: u32,
 }
 
 /// How names are made.
@@ -72,7 +74,7 @@ pub fn assign(scheme: Scheme, candidates: &[Candidate<'_>], heap: &mut Vec<u8>) 
     ambiguous.dedup();
     // Which of two gets the next best name, should that ever be needed, must not depend on the order in which a
     // directory was read.
-    ambiguous.sort_by_key(|&index| (candidates[index].name, candidates[index].key));
+    ambiguous.sort_by_key(|&index| (candidates[index].name, candidates[index].rank));
     let mut taken: HashSet<Vec<u8>> =
         identifiers.iter().map(|range| scheme.comparable(&heap[range.clone()]).to_vec()).collect();
     for index in ambiguous {
@@ -151,14 +153,17 @@ fn in_ucs2(candidate: &Candidate<'_>, attempt: Option<u32>, heap: &mut Vec<u8>) 
     }
 }
 
-/// Seven digits in base 36 that a name leads to.
-fn digits(key: &[u8], attempt: u32) -> [u8; SUFFIX - 1] {
-    // FNV-1a: the same on every machine, and in every later version.
-    let bytes = attempt.to_le_bytes();
-    let bytes = key.iter().chain(if attempt == 0 { &[][..] } else { &bytes });
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+/// Where a [`hash`] begins.
+pub const HASH: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Goes on with a hash, FNV-1a: it is the same on every machine, and in every later version.
+pub fn hash(start: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(start, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Seven digits in base 36 that a key leads to.
+fn digits(key: u64, attempt: u32) -> [u8; SUFFIX - 1] {
+    let mut hash = if attempt == 0 { key } else { hash(key, &attempt.to_le_bytes()) };
     [0; SUFFIX - 1].map(|_: u8| {
         let digit = (hash % 36).to_le_bytes()[0];
         hash /= 36;
@@ -177,7 +182,8 @@ mod tests {
             .map(|name| Candidate {
                 name: name.trim_end_matches('/').as_bytes(),
                 directory: name.ends_with('/'),
-                key: name.as_bytes(),
+                key: hash(HASH, name.as_bytes()),
+                rank: 0,
             })
             .collect();
         let mut heap = Vec::new();

@@ -97,6 +97,7 @@ impl Plan {
         VolumeDescriptor {
             volume_id,
             blocks: self.blocks,
+            block_size: 2048,
             path_table_size: hierarchy.path_table_size,
             path_table_le: hierarchy.path_tables[0],
             path_table_be: hierarchy.path_tables[1],
@@ -104,6 +105,7 @@ impl Plan {
             root_length: u32::try_from(u64::from(root.blocks) * SECTOR_SIZE).unwrap_or(u32::MAX),
             time: self.label.time.map(Timestamp::from_seconds),
             joliet,
+            oddity: None,
         }
     }
 }

@@ -19,6 +19,7 @@ pub type Name = Text<NAME_MAX>;
 pub struct Entry {
     name: Name,
     node: Node,
+    oddity: Option<FormatError>,
 }
 
 impl Entry {
@@ -33,6 +34,12 @@ impl Entry {
     pub const fn node(&self) -> &Node {
         &self.node
     }
+
+    /// What is against the standard in its record and does no harm.
+    #[must_use]
+    pub const fn oddity(&self) -> Option<FormatError> {
+        self.oddity
+    }
 }
 
 /// The entries of a directory, in the order of the image, without those for itself and its parent. Ends after an error.
@@ -40,9 +47,9 @@ impl Entry {
 pub struct ReadDir<'v, S> {
     volume: &'v Volume<S>,
     sector: [u8; SECTOR],
-    /// The sector in the buffer, and the one after the directory.
-    at: u32,
-    end: u32,
+    /// Where the sector in the buffer is in the image, and where the directory ends.
+    at: u64,
+    end: u64,
     offset: usize,
     loaded: bool,
 }
@@ -57,25 +64,14 @@ impl<S: Source> Volume<S> {
         if !node.is_directory() {
             return Err(ReadError::NotADirectory);
         }
-        self.check_extent(node.extent, node.size, node.extent)?;
-        let blocks = u32::try_from(node.size.div_ceil(SECTOR_SIZE)).unwrap_or(u32::MAX);
-        Ok(ReadDir {
-            volume: self,
-            sector: [0; SECTOR],
-            at: node.extent,
-            end: node.extent.saturating_add(blocks),
-            offset: 0,
-            loaded: false,
-        })
+        let at = self.offset(node.extent);
+        self.check_extent(node.extent, node.size, at)?;
+        Ok(ReadDir { volume: self, sector: [0; SECTOR], at, end: at + node.size, offset: 0, loaded: false })
     }
 
     /// The directory that begins at a block, as its record of itself describes it.
     pub(crate) fn directory_at(&self, block: u32) -> Result<Node, ReadError<S::Error>> {
-        let found = self.dot(block, SELF)?;
-        if found.node.extent != block || found.node.size == 0 {
-            return Err(broken(block, FormatError::new("a directory's record of itself is of another")));
-        }
-        Ok(found.node)
+        Ok(Node { extent: block, ..self.dot(block, SELF)?.node })
     }
 
     /// The directory above a directory; the root's is the root.
@@ -89,16 +85,17 @@ impl<S: Source> Volume<S> {
 
     /// The first or the second record of a directory.
     fn dot(&self, block: u32, which: &[u8]) -> Result<ParsedRecord, ReadError<S::Error>> {
+        let at = self.offset(block);
         let mut sector = [0; SECTOR];
-        self.read_sector(block, &mut sector)?;
+        self.read_sector(at, at + SECTOR_SIZE, &mut sector)?;
         let mut offset = 0;
         for expected in [SELF, PARENT] {
-            let record = DirectoryRecord::parse(&sector, offset).map_err(|error| broken(block, error))?;
+            let record = DirectoryRecord::parse(&sector, offset).map_err(|error| broken(at, error))?;
             let record = record.filter(|record| record.identifier == expected && record.is_directory());
             let missing = "there is no directory where one should be";
-            let record = record.ok_or(broken(block, FormatError::new(missing)))?;
+            let record = record.ok_or(broken(at, FormatError::new(missing)))?;
             if expected == which {
-                return self.parse_record(&record, (block, u32::try_from(offset).unwrap_or(0)), None);
+                return self.parse_record(&record, (at, offset), None);
             }
             offset += record.length;
         }
@@ -113,8 +110,8 @@ impl<S: Source> Volume<S> {
     ) -> Result<(), ReadError<S::Error>> {
         let (at, offset) = node.record;
         let mut sector = [0; SECTOR];
-        self.read_sector(at, &mut sector)?;
-        let record = DirectoryRecord::parse(&sector, offset as usize).map_err(|error| broken(at, error))?;
+        self.read_sector(at, node.record_end, &mut sector)?;
+        let record = DirectoryRecord::parse(&sector, offset).map_err(|error| broken(at, error))?;
         let record = record.ok_or(ReadError::NotFound)?;
         text.clear();
         self.parse_record(&record, node.record, Some(Link::new(text)))?;
@@ -161,20 +158,21 @@ impl<S: Source> ReadDir<'_, S> {
         loop {
             if self.at >= self.end {
                 if whole.is_some() {
-                    return Err(broken(self.at - 1, FormatError::new("a file's last section is missing")));
+                    let missing = FormatError::new("a file's last section is missing");
+                    return Err(broken(self.at.saturating_sub(1), missing));
                 }
                 return Ok(None);
             }
             if !self.loaded {
-                self.volume.read_sector(self.at, &mut self.sector)?;
+                self.volume.read_sector(self.at, self.end, &mut self.sector)?;
                 self.loaded = true;
             }
             let record = DirectoryRecord::parse(&self.sector, self.offset);
             let Some(record) = record.map_err(|error| broken(self.at, error))? else {
-                (self.at, self.offset, self.loaded) = (self.at + 1, 0, false);
+                (self.at, self.offset, self.loaded) = (self.at + SECTOR_SIZE, 0, false);
                 continue;
             };
-            let place = (self.at, u32::try_from(self.offset).unwrap_or(0));
+            let (at, place) = (self.at, (self.at, self.offset));
             self.offset += record.length;
             if record.is_dot() || record.fields.flags & FLAG_ASSOCIATED != 0 {
                 continue;
@@ -186,16 +184,17 @@ impl<S: Source> ReadDir<'_, S> {
                 None => found,
                 Some(mut first) => {
                     if first.name.as_bytes() != found.name.as_bytes() || found.node.kind != Kind::File {
-                        return Err(broken(place.0, FormatError::new("a section belongs to another file")));
+                        return Err(broken(at, FormatError::new("a section belongs to another file")));
                     }
                     first.node.size += found.node.size;
                     first.node.sections = first.node.sections.saturating_add(1);
+                    first.oddity = first.oddity.or(found.oddity);
                     first
                 }
             };
             if more {
                 if found.node.kind != Kind::File {
-                    return Err(broken(place.0, FormatError::new("what is no file has several sections")));
+                    return Err(broken(at, FormatError::new("what is no file has several sections")));
                 }
                 whole = Some(found);
                 continue;
@@ -205,18 +204,10 @@ impl<S: Source> ReadDir<'_, S> {
                 continue;
             }
             let node = match found.child {
-                None if found.node.is_directory() => self.checked_directory(found.node, place.0)?,
                 None => found.node,
                 Some(block) => Node { time: found.node.time, ..self.volume.directory_at(block)? },
             };
-            return Ok(Some(Entry { name: found.name, node }));
+            return Ok(Some(Entry { name: found.name, node, oddity: found.oddity }));
         }
-    }
-
-    fn checked_directory(&self, node: Node, sector: u32) -> Result<Node, ReadError<S::Error>> {
-        if node.size == 0 {
-            return Err(broken(sector, FormatError::new("a directory has no sector")));
-        }
-        Ok(node)
     }
 }

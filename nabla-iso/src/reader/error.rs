@@ -1,6 +1,7 @@
 //! What can go wrong when an image is read.
 
-use crate::format::FormatError;
+use super::node::Encoding;
+use crate::format::{FormatError, SECTOR_SIZE};
 use core::{error::Error, fmt};
 
 /// Why something of an image cannot be read. The source's or the format's error is the `source()`.
@@ -22,6 +23,8 @@ pub enum ReadError<E> {
     NotADirectory,
     /// A directory was to be read as a file.
     IsADirectory,
+    /// The file is recorded in a form that is not supported.
+    Encoded(Encoding),
     /// There are no bytes to read: it is a device, a link or a pipe.
     NotAFile,
     /// There are more than 40 symbolic links on the way.
@@ -38,6 +41,10 @@ impl<E> fmt::Display for ReadError<E> {
             Self::NotFound => f.write_str("there is no such file"),
             Self::NotADirectory => f.write_str("it is no directory"),
             Self::IsADirectory => f.write_str("it is a directory"),
+            Self::Encoded(Encoding::Zisofs) => {
+                f.write_str("the file is compressed (zisofs), which is not supported")
+            }
+            Self::Encoded(_) => f.write_str("the file is interleaved, which is not supported"),
             Self::NotAFile => f.write_str("it is no regular file"),
             Self::TooManyLinks => f.write_str("there are more than 40 symbolic links on the way"),
             Self::PathTooLong => f.write_str("the path is longer than 4095 bytes"),
@@ -55,6 +62,7 @@ impl<E: Error + 'static> Error for ReadError<E> {
     }
 }
 
-pub(crate) const fn broken<E>(sector: u32, error: FormatError) -> ReadError<E> {
-    ReadError::Broken { sector, error }
+/// What is recorded at `at`, an offset in bytes, is wrong.
+pub(crate) fn broken<E>(at: u64, error: FormatError) -> ReadError<E> {
+    ReadError::Broken { sector: u32::try_from(at / SECTOR_SIZE).unwrap_or(u32::MAX), error }
 }

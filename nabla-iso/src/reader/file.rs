@@ -2,7 +2,7 @@
 
 use super::{
     error::{ReadError, broken},
-    node::{Kind, Node},
+    node::{Encoding, Kind, Node},
     volume::{Source, Volume},
 };
 use crate::format::{
@@ -26,6 +26,9 @@ impl<S: Source> Volume<S> {
             Kind::File => {}
             Kind::Directory => return Err(ReadError::IsADirectory),
             _ => return Err(ReadError::NotAFile),
+        }
+        if node.encoding != Encoding::Plain {
+            return Err(ReadError::Encoded(node.encoding));
         }
         let left = usize::try_from(node.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = left.min(buffer.len());
@@ -54,8 +57,13 @@ impl<S: Source> Volume<S> {
     }
 
     /// Reads from an extent that was checked when the node was made.
-    fn read_extent(&self, extent: u32, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError<S::Error>> {
-        self.source.read_at(u64::from(extent) * SECTOR_SIZE + offset, buffer).map_err(ReadError::Source)
+    pub(super) fn read_extent(
+        &self,
+        extent: u32,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), ReadError<S::Error>> {
+        self.source.read_at(self.offset(extent) + offset, buffer).map_err(ReadError::Source)
     }
 
     /// Calls `each` with the first block and the bytes of every section of a file, as long as it returns true.
@@ -66,17 +74,15 @@ impl<S: Source> Volume<S> {
     ) -> Result<(), ReadError<S::Error>> {
         let (mut at, mut offset) = node.record;
         let mut sector = [0; SECTOR];
-        self.read_sector(at, &mut sector)?;
+        self.read_sector(at, node.record_end, &mut sector)?;
         loop {
-            let record =
-                DirectoryRecord::parse(&sector, offset as usize).map_err(|error| broken(at, error))?;
+            let record = DirectoryRecord::parse(&sector, offset).map_err(|error| broken(at, error))?;
             let Some(record) = record else {
-                at += 1;
+                (at, offset) = (at + SECTOR_SIZE, 0);
                 if at >= node.record_end {
-                    return Err(broken(at - 1, FormatError::new("a file's last section is missing")));
+                    return Err(broken(at, FormatError::new("a file's last section is missing")));
                 }
-                offset = 0;
-                self.read_sector(at, &mut sector)?;
+                self.read_sector(at, node.record_end, &mut sector)?;
                 continue;
             };
             self.check_extent(record.fields.extent, record.fields.length.into(), at)?;
@@ -84,7 +90,7 @@ impl<S: Source> Volume<S> {
             if !each(record.fields.extent, record.fields.length)? || !more {
                 return Ok(());
             }
-            offset += u32::try_from(record.length).unwrap_or(u32::MAX);
+            offset += record.length;
         }
     }
 }

@@ -18,7 +18,7 @@ mod walk;
 
 pub use directory::{Entry, Name, ReadDir};
 pub use error::ReadError;
-pub use node::{Kind, Node};
+pub use node::{Encoding, Kind, Node};
 #[cfg(feature = "std")]
 pub use stream::{FileReader, ImageFile};
 pub use volume::{Naming, Source, Volume};

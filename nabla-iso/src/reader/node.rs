@@ -37,6 +37,19 @@ impl Kind {
     }
 }
 
+/// How a file's bytes are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// As they are.
+    #[default]
+    Plain,
+    /// Compressed, as zisofs does it (an entry `ZF` of the system use area).
+    Zisofs,
+    /// In pieces with gaps between them (ECMA-119, 9.1.7 and 9.1.8).
+    Interleaved,
+}
+
 /// A file of an image: what is recorded about it, and where its bytes are. Small, and of use with its own
 /// [`Volume`](super::Volume) only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,14 +72,16 @@ pub struct Node {
     pub device: (u32, u32),
     /// Bytes.
     pub size: u64,
+    /// How they are recorded. Only what is plain can be read.
+    pub encoding: Encoding,
     /// The first block of its first section.
     pub extent: u32,
     /// How many sections it has.
     pub sections: u32,
-    /// Where its record is: sector and offset in it.
-    pub(crate) record: (u32, u32),
-    /// The first sector after the directory with its record.
-    pub(crate) record_end: u32,
+    /// Where its record is: the place of a sector in the image, in bytes, and the offset in it.
+    pub(crate) record: (u64, usize),
+    /// Where the directory with its record ends.
+    pub(crate) record_end: u64,
 }
 
 impl Node {

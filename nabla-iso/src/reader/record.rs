@@ -2,7 +2,7 @@
 
 use super::{
     error::{ReadError, broken},
-    node::{Kind, Node},
+    node::{Encoding, Kind, Node},
     volume::{Naming, Source, Volume},
 };
 use crate::format::{
@@ -10,7 +10,7 @@ use crate::format::{
     directory_record::DirectoryRecord,
     joliet,
     rock_ridge::{self as rr, Attributes, Components},
-    susp::{Continuation, Entries, Entry, MAX_AREAS},
+    susp::{Continuation, Entries, Entry, MAX_AREAS, halves_agree},
 };
 
 /// Bytes with a bound.
@@ -44,6 +44,11 @@ impl<const N: usize> Text<N> {
     pub fn clear(&mut self) {
         self.length = 0;
     }
+
+    /// Replaces each of these bytes.
+    fn replace(&mut self, bytes: &[u8], by: u8) {
+        self.bytes[..self.length].iter_mut().filter(|byte| bytes.contains(byte)).for_each(|byte| *byte = by);
+    }
 }
 
 /// What is known from one record.
@@ -57,6 +62,8 @@ pub struct ParsedRecord {
     pub parent: Option<u32>,
     /// It is in another place.
     pub relocated: bool,
+    /// What is against the standard and does no harm.
+    pub oddity: Option<FormatError>,
 }
 
 /// A symbolic link as it is put together.
@@ -82,14 +89,15 @@ impl<'a> Link<'a> {
                 0 => component.text,
                 rr::CURRENT => b".",
                 rr::PARENT => b"..",
-                rr::ROOT => {
-                    self.text.clear();
+                rr::ROOT if self.text.as_bytes().is_empty() => {
                     (self.separated, self.continues) = (false, false);
                     if !self.text.push(b"/") {
                         return Err(TOO_LONG);
                     }
                     continue;
                 }
+                // mkisofs and xorriso record the empty component of "a//b" so.
+                rr::ROOT => b"",
                 _ => {
                     return Err(FormatError::new(
                         "a component of a symbolic link (SL) is of an unknown kind",
@@ -123,15 +131,17 @@ struct SystemUseFields {
     child: Option<u32>,
     parent: Option<u32>,
     relocated: bool,
+    compressed: bool,
     next: Option<Continuation>,
+    oddity: Option<FormatError>,
 }
 
 impl<S: Source> Volume<S> {
-    /// Reads a record at `place`, sector and offset. Its symbolic link goes to `link`, if that is wanted.
+    /// Reads a record at `place`, the sector's place and the offset in it. Its symbolic link goes to `link`, if that is wanted.
     pub(super) fn parse_record(
         &self,
         record: &DirectoryRecord<'_>,
-        place: (u32, u32),
+        place: (u64, usize),
         link: Option<Link<'_>>,
     ) -> Result<ParsedRecord, ReadError<S::Error>> {
         let fields = record.fields;
@@ -146,12 +156,16 @@ impl<S: Source> Volume<S> {
                 extent: fields.extent,
                 sections: 1,
                 record: place,
+                // Up to the end of the sector at least; who knows the directory's end says it.
+                record_end: place.0 + SECTOR_SIZE,
+                encoding: if record.interleaved { Encoding::Interleaved } else { Encoding::Plain },
                 ..Node::default()
             },
             name: Text::new(),
             child: None,
             parent: None,
             relocated: false,
+            oddity: record.oddity,
         };
         match self.naming {
             Naming::RockRidge => self.rock_ridge(record, place.0, &mut found, link)?,
@@ -160,6 +174,7 @@ impl<S: Source> Volume<S> {
                 if !found.name.push(joliet::decode(record.identifier, &mut buffer)) {
                     return Err(broken(place.0, FormatError::new("a name has more than 255 bytes")));
                 }
+                found.name.replace(b"/\0", b'_');
             }
             Naming::Plain if !record.is_dot() => plain_name(record.identifier, &mut found.name),
             Naming::Joliet | Naming::Plain => {}
@@ -173,13 +188,16 @@ impl<S: Source> Volume<S> {
         {
             self.check_extent(fields.extent, fields.length.into(), place.0)?;
         }
+        if found.node.is_directory() && fields.length == 0 && found.child.is_none() {
+            found.oddity = found.oddity.or(Some(FormatError::new("a directory has no sector")));
+        }
         Ok(found)
     }
 
     fn rock_ridge(
         &self,
         record: &DirectoryRecord<'_>,
-        at: u32,
+        at: u64,
         found: &mut ParsedRecord,
         mut link: Option<Link<'_>>,
     ) -> Result<(), ReadError<S::Error>> {
@@ -198,13 +216,13 @@ impl<S: Source> Volume<S> {
             }
             let mut bytes = [0; SECTOR];
             let bytes = bytes.get_mut(..area.length as usize).unwrap_or_default();
-            self.check_extent(area.block, SECTOR_SIZE, at)?;
-            let offset = u64::from(area.block) * SECTOR_SIZE + u64::from(area.offset);
+            self.check_extent(area.block, u64::from(area.offset + area.length), at)?;
+            let offset = self.offset(area.block) + u64::from(area.offset);
             self.source.read_at(offset, bytes).map_err(ReadError::Source)?;
             for entry in Entries::new(bytes) {
                 entry
                     .and_then(|entry| seen.add(&entry, &mut found.name, link.as_mut()))
-                    .map_err(|error| broken(area.block, error))?;
+                    .map_err(|error| broken(offset, error))?;
             }
         }
         seen.apply(record, found).map_err(|error| broken(at, error))
@@ -218,7 +236,11 @@ impl SystemUseFields {
         name: &mut Text<NAME_MAX>,
         link: Option<&mut Link<'_>>,
     ) -> Result<(), FormatError> {
+        if !halves_agree(entry) {
+            self.oddity = Some(FormatError::new("a number of Rock Ridge differs between byte orders"));
+        }
         match &entry.signature {
+            b"ZF" => self.compressed = true,
             b"PX" => self.attributes = Some(Attributes::parse(entry.data)?),
             b"PN" => self.device = Some(rr::parse_device(entry.data)?),
             b"TF" => self.time = rr::parse_time(entry.data).or(self.time),
@@ -230,12 +252,14 @@ impl SystemUseFields {
             }
             b"CE" => self.next = Some(Continuation::parse(entry.data)?),
             b"NM" => {
-                const HERE: u8 = rr::CURRENT | rr::PARENT;
                 let (&flags, text) =
                     entry.data.split_first().ok_or(FormatError::new("a name (NM) is empty"))?;
-                // What says "this directory" or "the one above" names no file.
-                if flags & HERE == 0 {
+                // VirtualBox sets a flag that says "this directory" on names; elsewhere there is no text with it.
+                if !text.is_empty() {
                     self.named = true;
+                    if flags & (rr::CURRENT | rr::PARENT) != 0 {
+                        self.oddity = Some(FormatError::new("a name (NM) has flags that say it is none"));
+                    }
                     if !name.push(text) {
                         return Err(FormatError::new("a name has more than 255 bytes"));
                     }
@@ -255,22 +279,32 @@ impl SystemUseFields {
     fn apply(self, record: &DirectoryRecord<'_>, found: &mut ParsedRecord) -> Result<(), FormatError> {
         let node = &mut found.node;
         if !self.named && !record.is_dot() {
+            found.name.clear();
             plain_name(record.identifier, &mut found.name);
+        }
+        found.oddity = found.oddity.or(self.oddity);
+        if self.compressed {
+            node.encoding = Encoding::Zisofs;
         }
         if let Some(attributes) = self.attributes {
             // mkisofs leaves the kind out where it does not matter to anybody.
-            let mode = match attributes.mode & rr::S_IFMT {
-                0 => attributes.mode | node.mode & rr::S_IFMT,
-                _ => attributes.mode,
+            let kind = Kind::of_mode(attributes.mode);
+            if kind.is_none() && attributes.mode & rr::S_IFMT != 0 {
+                found.oddity = Some(FormatError::new("a file's mode (PX) is of no kind"));
+            }
+            node.mode = match kind {
+                Some(_) => attributes.mode,
+                None => attributes.mode & 0o7777 | node.mode & rr::S_IFMT,
             };
-            node.kind = Kind::of_mode(mode).ok_or(FormatError::new("a file's mode (PX) is of no kind"))?;
-            (node.mode, node.links) = (mode, attributes.links);
+            node.kind = kind.unwrap_or(node.kind);
+            node.links = attributes.links;
             (node.uid, node.gid, node.serial) = (attributes.uid, attributes.gid, attributes.serial);
         } else if self.has_link {
             (node.kind, node.mode) = (Kind::Symlink, rr::S_IFLNK | 0o777);
         }
         if node.is_directory() != (record.is_directory() || self.child.is_some()) {
-            return Err(FormatError::new(
+            // The attributes count, as for Linux and libarchive.
+            found.oddity = Some(FormatError::new(
                 "a record and its attributes (PX) disagree on whether it is a directory",
             ));
         }
@@ -283,13 +317,16 @@ impl SystemUseFields {
     }
 }
 
-/// The name in an identifier of ECMA-119: without a version, and without a dot that nothing follows.
+/// The name in an identifier of ECMA-119: without a version, and without a dot that nothing follows. A slash, which some
+/// programs leave in, becomes a dot, as in Linux.
 fn plain_name(identifier: &[u8], name: &mut Text<NAME_MAX>) {
     let end = identifier.iter().position(|&byte| byte == b';').unwrap_or(identifier.len());
     let bytes = &identifier[..end];
     let bytes = bytes.strip_suffix(b".").filter(|rest| !rest.is_empty()).unwrap_or(bytes);
     // An identifier has 221 bytes at most.
     let _ = name.push(bytes);
+    name.replace(b"/", b'.');
+    name.replace(b"\0", b'_');
 }
 
 fn check_name(name: &[u8]) -> Result<(), FormatError> {

@@ -25,10 +25,20 @@ pub trait Source {
     ///
     /// It cannot be read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// The next range of bytes from `offset` on and before `end` that may be other than zero; nothing if there is none.
+    /// A source that knows of holes spares others reading them.
+    fn next_data(&self, offset: u64, end: u64) -> Option<(u64, u64)> {
+        (offset < end).then_some((offset, end))
+    }
 }
 
 impl<S: Source> Source for &S {
     type Error = S::Error;
+
+    fn next_data(&self, offset: u64, end: u64) -> Option<(u64, u64)> {
+        (**self).next_data(offset, end)
+    }
 
     fn size(&self) -> u64 {
         (**self).size()
@@ -59,8 +69,6 @@ pub struct Volume<S> {
     /// Bytes of each system use area that are reserved for other uses.
     pub(super) skip: u8,
     root: Node,
-    /// Blocks that may be used: those of the volume that are there.
-    blocks: u32,
 }
 
 /// How many descriptors are looked at.
@@ -76,18 +84,12 @@ impl<S: Source> Volume<S> {
     /// The source cannot be read, or it is no image of a volume that can be read.
     pub fn open(source: S) -> Result<Self, ReadError<S::Error>> {
         let (primary, joliet) = descriptors(&source)?;
-        let there = u32::try_from(source.size() / SECTOR_SIZE).unwrap_or(u32::MAX);
-        let mut volume = Self {
-            source,
-            descriptor: primary,
-            naming: Naming::Plain,
-            skip: 0,
-            root: Node::default(),
-            blocks: primary.blocks.min(there),
-        };
+        let mut volume =
+            Self { source, descriptor: primary, naming: Naming::Plain, skip: 0, root: Node::default() };
         let mut sector = [0; SECTOR];
-        volume.read_sector(primary.root_extent, &mut sector)?;
-        let own = DirectoryRecord::parse(&sector, 0).map_err(|error| broken(primary.root_extent, error))?;
+        let at = volume.offset(primary.root_extent);
+        volume.read_sector(at, at + SECTOR_SIZE, &mut sector)?;
+        let own = DirectoryRecord::parse(&sector, 0).map_err(|error| broken(at, error))?;
         match own.and_then(|own| susp::skip(own.system_use)) {
             Some(skip) => (volume.naming, volume.skip) = (Naming::RockRidge, skip),
             None => {
@@ -96,7 +98,11 @@ impl<S: Source> Volume<S> {
                 }
             }
         }
-        volume.root = volume.directory_at(volume.descriptor.root_extent)?;
+        let VolumeDescriptor { root_extent, root_length, .. } = volume.descriptor;
+        // What the descriptor says about the place counts, as for Linux.
+        let root = volume.directory_at(root_extent)?;
+        volume.root = Node { size: root_length.into(), ..root };
+        volume.check_extent(root_extent, root_length.into(), at)?;
         Ok(volume)
     }
 
@@ -120,34 +126,39 @@ impl<S: Source> Volume<S> {
         &self.source
     }
 
-    /// Blocks of 2048 bytes that the volume has and the source, too.
-    pub const fn blocks(&self) -> u32 {
-        self.blocks
+    /// Where a block begins in the image, in bytes.
+    pub(crate) fn offset(&self, block: u32) -> u64 {
+        u64::from(block) * u64::from(self.descriptor.block_size)
     }
 
+    /// Reads the sector at `at` of a directory that ends at `end`; what is after its end is zero.
     pub(crate) fn read_sector(
         &self,
-        sector: u32,
+        at: u64,
+        end: u64,
         buffer: &mut [u8; SECTOR],
     ) -> Result<(), ReadError<S::Error>> {
-        self.check_extent(sector, SECTOR_SIZE, sector)?;
-        self.source.read_at(u64::from(sector) * SECTOR_SIZE, buffer).map_err(ReadError::Source)
+        if at >= self.source.size() {
+            return Err(broken(at, AFTER_END));
+        }
+        let end = end.min(self.source.size());
+        let length = usize::try_from(end.saturating_sub(at)).unwrap_or(SECTOR).min(SECTOR);
+        let (there, rest) = buffer.split_at_mut(length);
+        rest.fill(0);
+        self.source.read_at(at, there).map_err(ReadError::Source)
     }
 
-    /// Checks that an extent of `bytes` bytes, recorded in `sector`, is in the volume.
-    pub(crate) fn check_extent(
-        &self,
-        block: u32,
-        bytes: u64,
-        sector: u32,
-    ) -> Result<(), ReadError<S::Error>> {
-        let end = u64::from(block) + bytes.div_ceil(SECTOR_SIZE);
-        if end > u64::from(self.blocks) {
-            return Err(broken(sector, FormatError::new("an extent goes on after the image's end")));
+    /// Checks that an extent of so many bytes, which is recorded at `at`, is in the image. (Not in the volume: there are
+    /// images that say a wrong size.)
+    pub(crate) fn check_extent(&self, block: u32, bytes: u64, at: u64) -> Result<(), ReadError<S::Error>> {
+        if self.offset(block) + bytes > self.source.size() {
+            return Err(broken(at, AFTER_END));
         }
         Ok(())
     }
 }
+
+const AFTER_END: FormatError = FormatError::new("an extent goes on after the image's end");
 
 /// The primary descriptor, and Joliet's if there is one.
 fn descriptors<S: Source>(
@@ -155,22 +166,25 @@ fn descriptors<S: Source>(
 ) -> Result<(VolumeDescriptor, Option<VolumeDescriptor>), ReadError<S::Error>> {
     let (mut primary, mut joliet) = (None, None);
     for number in FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + MOST_DESCRIPTORS {
-        let at = u32::try_from(number).unwrap_or(u32::MAX);
-        if (number + 1) * SECTOR_SIZE > source.size() {
-            let what =
-                if primary.is_none() { "it is too short for an ISO 9660 image" } else { "it ends early" };
-            return Err(broken(at, FormatError::new(what)));
+        let at = number * SECTOR_SIZE;
+        if at + SECTOR_SIZE > source.size() {
+            if primary.is_some() {
+                break;
+            }
+            return Err(broken(at, FormatError::new("it is too short for an ISO 9660 image")));
         }
         let mut sector = [0; SECTOR];
-        source.read_at(number * SECTOR_SIZE, &mut sector).map_err(ReadError::Source)?;
-        match Descriptor::parse(&sector).map_err(|error| broken(at, error))? {
-            Descriptor::Primary(found) => primary = primary.or(Some(found)),
-            Descriptor::Joliet(found) => joliet = joliet.or(Some(found)),
-            Descriptor::Terminator => break,
-            Descriptor::Other => {}
+        source.read_at(at, &mut sector).map_err(ReadError::Source)?;
+        match Descriptor::parse(&sector) {
+            Ok(Descriptor::Primary(found)) => primary = primary.or(Some(found)),
+            Ok(Descriptor::Joliet(found)) => joliet = joliet.or(Some(found)),
+            Ok(Descriptor::Other) => {}
+            Ok(Descriptor::Terminator) => break,
+            // Without a terminator, the first sector that is no descriptor ends them.
+            Err(_) if primary.is_some() => break,
+            Err(error) => return Err(broken(at, error)),
         }
     }
     let missing = FormatError::new("there is no primary volume descriptor");
-    let first = u32::try_from(FIRST_DESCRIPTOR).unwrap_or_default();
-    Ok((primary.ok_or(broken(first, missing))?, joliet))
+    Ok((primary.ok_or(broken(FIRST_DESCRIPTOR * SECTOR_SIZE, missing))?, joliet))
 }

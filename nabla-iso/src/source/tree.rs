@@ -10,12 +10,7 @@ use crate::{
     format::{NAME_MAX, Timestamp, rock_ridge as rr},
 };
 use hashbrown::HashTable;
-use std::{
-    ffi::OsString,
-    hash::{BuildHasher, RandomState},
-    os::unix::ffi::OsStringExt,
-    path::PathBuf,
-};
+use std::hash::{BuildHasher, RandomState};
 
 /// No entry, no inode.
 pub const NONE: u32 = u32::MAX;
@@ -258,29 +253,6 @@ impl Tree {
 
     pub fn is_directory(&self, inode: u32) -> bool {
         matches!(self.inodes[inode as usize].content, Content::Directory { .. })
-    }
-
-    /// The path of an entry in the image, with a slash in front.
-    pub fn path(&self, entry: u32) -> PathBuf {
-        let mut names = Vec::new();
-        let mut entry = entry;
-        while entry != NONE {
-            let Entry { parent, name, .. } = self.entries[entry as usize];
-            names.push(name);
-            entry = match self.inodes[parent as usize].content {
-                Content::Directory { entry, .. } => entry,
-                _ => NONE,
-            };
-        }
-        let mut path = Vec::new();
-        for name in names.into_iter().rev() {
-            path.push(b'/');
-            path.extend_from_slice(self.text(name));
-        }
-        if path.is_empty() {
-            path.push(b'/');
-        }
-        PathBuf::from(OsString::from_vec(path))
     }
 
     /// Frees what is only needed while sources are added.

@@ -9,7 +9,10 @@ use super::{
 use crate::{
     error::{Error, Warning, WarningKind},
     format::rock_ridge as rr,
-    host::beneath::{DIRECTORY, open_beneath},
+    host::{
+        beneath::{DIRECTORY, open_beneath},
+        threads,
+    },
     progress::{Phase, Progress, Reporter},
 };
 use rustix::{
@@ -24,7 +27,6 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
 };
 
 /// Bytes of a buffer for names of a directory.
@@ -100,12 +102,7 @@ impl Walk<'_> {
             error: None,
         });
         let changed = Condvar::new();
-        thread::scope(|scope| {
-            for _ in 1..self.threads.max(1) {
-                scope.spawn(|| self.work(&state, &changed, &fd, path, stat.st_dev));
-            }
-            self.work(&state, &changed, &fd, path, stat.st_dev);
-        });
+        threads::run(self.threads, || self.work(&state, &changed, &fd, path, stat.st_dev));
         let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.error.map_or(Ok(()), Err)
     }

@@ -7,6 +7,7 @@ mod unit;
 
 use crate::{
     error::Error,
+    host::threads,
     plan::Plan,
     progress::{Phase, Progress},
 };
@@ -20,7 +21,6 @@ use std::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
 };
 use unit::{Unit, Units};
 
@@ -128,12 +128,7 @@ impl<'a> WorkQueue<'a> {
 
     /// Runs this on every thread.
     fn run(&self, job: impl Fn() + Sync) -> Result<(), Error> {
-        thread::scope(|scope| {
-            for _ in 1..self.plan.threads.max(1) {
-                scope.spawn(&job);
-            }
-            job();
-        });
+        threads::run(self.plan.threads, job);
         lock(&self.failed).take().map_or(Ok(()), Err)
     }
 

@@ -64,7 +64,13 @@ impl Output {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o666);
         let failed = |error: Errno| Error::io("make a file in", directory, error);
-        match fs::open(directory, flags | OFlags::TMPFILE, mode) {
+        // A file without a name can get one through /proc only.
+        let unnamed = if Path::new("/proc/self/fd").exists() {
+            fs::open(directory, flags | OFlags::TMPFILE, mode)
+        } else {
+            Err(Errno::OPNOTSUPP)
+        };
+        match unnamed {
             Ok(file) => Ok(Self { path, file: file.into(), kind: TargetKind::File, temporary: None }),
             // The file system has no files without names.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {

@@ -1,7 +1,11 @@
 //! What must hold for the reader whatever bytes an image has. Used by the tests and by the fuzz target.
 
 use nabla_iso::reader::{Kind, ReadError, Source, Volume};
-use std::{cell::Cell, io, os::unix::ffi::OsStrExt};
+use std::{
+    cell::Cell,
+    io::{self, Read},
+    os::unix::ffi::OsStrExt,
+};
 
 /// An image that sees to it that nothing outside of it is read, and that not too much is.
 struct Watched<'a> {
@@ -11,6 +15,8 @@ struct Watched<'a> {
 
 /// How often the whole image may be read, by everything that is done with it here.
 const TIMES: u64 = 2000;
+/// Bytes of each file that are read as a stream.
+const READ_MAX: u64 = 64 << 10;
 /// What may be read of a small one in any case.
 const SPARE: u64 = 64 << 20;
 
@@ -41,9 +47,10 @@ fn read(source: &Watched<'_>) -> Result<(), ReadError<io::Error>> {
     let _ = volume.verify();
     let mut buffer = [0; 4096];
     let mut looked_up = 0;
-    for entry in volume.walk(volume.root())? {
+    let mut walk = volume.walk(volume.root())?;
+    while let Some(entry) = walk.next() {
         let entry = entry?;
-        let name = entry.name().as_bytes();
+        let name = entry.name.as_bytes();
         assert!(!name.is_empty() && name.len() <= 255 && !name.contains(&b'/') && !name.contains(&0));
         assert!(!matches!(name, b"." | b".."));
         if let Ok(target) = volume.read_link(&entry.node, &mut buffer) {
@@ -55,10 +62,20 @@ fn read(source: &Watched<'_>) -> Result<(), ReadError<io::Error>> {
                 assert_eq!(length as u64, expected);
             }
         }
+        if let Ok(mut reader) = volume.open_node(&entry.node) {
+            let mut all = 0;
+            while let Ok(length @ 1..) = reader.read(&mut buffer) {
+                all += length as u64;
+                if all >= READ_MAX {
+                    break;
+                }
+            }
+            assert!(all >= entry.node.size.min(READ_MAX));
+        }
         // Each looks through whole directories, so not for all.
         looked_up += 1;
         if looked_up <= 10 {
-            let _ = volume.lookup(entry.path.as_os_str().as_bytes());
+            let _ = volume.lookup(walk.path().as_os_str().as_bytes());
             let _ = volume.lookup(b"a/link/../../a/b/c/d/e/f/g/h/i");
         }
     }

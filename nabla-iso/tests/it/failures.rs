@@ -219,13 +219,14 @@ fn layers_are_laid_over_each_other() {
         ImageBuilder::new().tar_file(&base).tar("a stream", stream).plan().unwrap(),
     ] {
         let volume = nabla_iso::reader::Volume::open(plan).unwrap();
-        let mut found: Vec<String> = volume
-            .walk(volume.root())
-            .unwrap()
-            .map(Result::unwrap)
-            .filter(|entry| !entry.node.is_directory())
-            .map(|entry| format!("{} {}", entry.path.display(), entry.node.size))
-            .collect();
+        let mut found = Vec::new();
+        let mut walk = volume.walk(volume.root()).unwrap();
+        while let Some(entry) = walk.next() {
+            let node = entry.unwrap().node;
+            if !node.is_directory() {
+                found.push(format!("{} {}", walk.path().display(), node.size));
+            }
+        }
         found.sort();
         assert_eq!(found, ["etc/a 2", "keep 1", "opt/x/3 1"]);
         let mut text = String::new();

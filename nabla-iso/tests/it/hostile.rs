@@ -5,7 +5,7 @@ use nabla_iso::{
     Entry, Error, Extractor, ImageBuilder,
     reader::{ReadError, Volume},
 };
-use std::{fs, io};
+use std::{fs, io, os::unix::ffi::OsStrExt};
 
 fn image() -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
@@ -26,11 +26,12 @@ fn read_all(bytes: &[u8]) -> Result<(), ReadError<io::Error>> {
     let volume = Volume::open(bytes)?;
     let _ = volume.verify();
     let mut buffer = [0; 4096];
-    for entry in volume.walk(volume.root())? {
+    let mut walk = volume.walk(volume.root())?;
+    while let Some(entry) = walk.next() {
         let entry = entry?;
         let _ = volume.read_link(&entry.node, &mut buffer);
         let _ = volume.read_file(&entry.node, entry.node.size / 2, &mut buffer);
-        let _ = volume.lookup(std::os::unix::ffi::OsStrExt::as_bytes(entry.path.as_os_str()));
+        let _ = volume.lookup(walk.path().as_os_str().as_bytes());
     }
     Ok(())
 }
