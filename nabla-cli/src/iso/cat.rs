@@ -1,13 +1,9 @@
 //! `nabla iso cat`.
 
-use super::image;
+use super::image::{self, Stdout};
 use anyhow::Context;
 use clap::Args;
-use std::{
-    io::{self, ErrorKind, Write},
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
-};
+use std::{io::Read, os::unix::ffi::OsStrExt, path::PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,29 +29,21 @@ pub struct CatArgs {
 /// Prints files one after the other.
 pub fn main(args: &CatArgs) -> anyhow::Result<u8> {
     let volume = image::open(&args.image)?;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = Stdout::new();
     let mut buffer = vec![0; 256 << 10];
     for path in &args.paths {
-        let shown = || format!("cannot read '{}' of '{}'", path.display(), args.image.display());
-        let node = volume.lookup(path.as_os_str().as_bytes()).with_context(shown)?;
-        let mut at = 0;
+        let failed = || format!("cannot read '{}' of '{}'", path.display(), args.image.display());
+        let mut file = volume.open_file(path.as_os_str().as_bytes()).with_context(failed)?;
         loop {
-            let length = volume.read_file(&node, at, &mut buffer).with_context(shown)?;
+            let length = file.read(&mut buffer).with_context(failed)?;
             if length == 0 {
                 break;
             }
-            match stdout.write_all(&buffer[..length]) {
-                // The reader has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(0),
-                result => result.context("cannot write to standard output")?,
+            if !stdout.write(&buffer[..length])? {
+                return Ok(0);
             }
-            at += length as u64;
         }
     }
-    match stdout.flush() {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(0),
-    }
+    stdout.finish()?;
+    Ok(0)
 }

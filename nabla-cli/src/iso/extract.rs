@@ -32,7 +32,7 @@ pub struct ExtractArgs {
     /// The directory to make; it must not exist, or be empty.
     directory: PathBuf,
 
-    /// Fail before more than this is written, such as 10G [default: 16 times the image].
+    /// Fail before more than this is taken on the disk, such as 10G [default: 16 times the image and 64M].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     limit: Option<u64>,
 
@@ -56,13 +56,17 @@ pub fn main(args: &ExtractArgs) -> anyhow::Result<u8> {
             ProgressDrawTarget::stderr_with_hz(10)
         },
     );
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {bytes} ({bytes_per_sec})") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:32} {bytes} of about {total_bytes}, {msg} ({bytes_per_sec})")
+    {
         bar.set_style(style);
     }
     let shown = bar.clone();
     let mut extractor = Extractor::new().progress(move |progress| {
         if !shown.is_hidden() {
             shown.set_message(format!("{} entries", progress.files));
+            // Holes and files that share contents can make it more.
+            shown.set_length(progress.bytes_total.max(progress.bytes));
             shown.set_position(progress.bytes);
         }
         ControlFlow::Continue(())

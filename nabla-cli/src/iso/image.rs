@@ -2,12 +2,24 @@
 
 use anyhow::Context;
 use nabla_iso::reader::{ImageFile, Kind, Volume};
-use std::path::Path;
+use std::{
+    fmt::Write as _,
+    io::{self, ErrorKind, Write},
+    path::Path,
+};
+
+/// The longest path that is shown: no longer one can be opened. All paths of a deep tree together would be much larger
+/// than an image.
+pub const PATH_MAX: usize = 4095;
 
 /// Opens an image.
 pub fn open(path: &Path) -> anyhow::Result<Volume<ImageFile>> {
-    let file = ImageFile::open(path).with_context(|| format!("cannot open '{}'", path.display()))?;
-    Volume::open(file).with_context(|| format!("cannot read '{}'", path.display()))
+    Volume::open(open_file(path)?).with_context(|| format!("cannot read '{}'", path.display()))
+}
+
+/// Opens the file with an image.
+pub fn open_file(path: &Path) -> anyhow::Result<ImageFile> {
+    ImageFile::open(path).with_context(|| format!("cannot open '{}'", path.display()))
 }
 
 /// What a file is, in JSON and in messages.
@@ -20,5 +32,69 @@ pub fn kind(kind: Kind) -> &'static str {
         Kind::BlockDevice => "block-device",
         Kind::Fifo => "fifo",
         Kind::Socket => "socket",
+    }
+}
+
+/// A name from an image for people: what could move a cursor, reorder text or end a line is escaped, and so are bytes
+/// that are not UTF-8, and backslashes.
+pub fn shown(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                // Marks and overrides of direction, separators, and what has no width.
+                '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}' => text.extend(c.escape_unicode()),
+                c if c.is_control() => text.extend(c.escape_default()),
+                c => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// Standard output, written in pieces.
+pub struct Stdout(io::BufWriter<io::StdoutLock<'static>>);
+
+impl Stdout {
+    pub fn new() -> Self {
+        Self(io::BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+    }
+
+    /// Writes all of it; false when nobody reads any more, who has seen enough.
+    pub fn write(&mut self, bytes: &[u8]) -> anyhow::Result<bool> {
+        Self::checked(self.0.write_all(bytes))
+    }
+
+    /// Writes what is still in memory.
+    pub fn finish(mut self) -> anyhow::Result<bool> {
+        Self::checked(self.0.flush())
+    }
+
+    fn checked(result: io::Result<()>) -> anyhow::Result<bool> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(error).context("cannot write to standard output"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_without_what_acts_on_a_terminal() {
+        assert_eq!(shown("caf\u{e9} x".as_bytes()), "caf\u{e9} x");
+        assert_eq!(shown(b"a\x1b[2Jb\nc\\d\xff"), "a\\u{1b}[2Jb\\nc\\\\d\\xff");
+        assert_eq!(shown("\u{202e}gpj.exe".as_bytes()), "\\u{202e}gpj.exe");
     }
 }

@@ -1,18 +1,11 @@
 //! `nabla iso ls`.
 
-use super::image::{self, kind};
-use crate::output;
-use anyhow::Context;
+use super::image::{self, Stdout, kind, shown};
+use anyhow::{Context, ensure};
 use clap::Args;
 use nabla_iso::reader::{ImageFile, Kind, Node, Volume};
 use serde::Serialize;
-use std::{
-    ffi::OsStr,
-    fmt::Write as _,
-    io::{self, ErrorKind, IsTerminal, Write},
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, os::unix::ffi::OsStrExt, path::PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +15,8 @@ Examples:
   nabla iso ls -R rootfs.iso
   nabla iso ls -R --json rootfs.iso | jq -r '.entries[] | select(.kind == \"symlink\") | .path'
 
-Times are UTC. On a terminal, control characters in names are escaped.
+Times are UTC. In names, control characters, bytes that are not UTF-8, and backslashes are escaped. Paths of over 4095 bytes \
+are left out, which is an error at the end.
 
 Exit status: 0, or 125 when something could not be read.";
 
@@ -66,6 +60,7 @@ struct Entry {
     device: Option<[u32; 2]>,
 }
 
+/// What comes before the entries.
 #[derive(Debug, Serialize)]
 struct Listing {
     #[serde(rename = "type")]
@@ -73,7 +68,6 @@ struct Listing {
     version: u32,
     image: String,
     volume_id: String,
-    entries: Vec<Entry>,
 }
 
 /// Lists.
@@ -82,52 +76,74 @@ pub fn main(args: &ListArgs) -> anyhow::Result<u8> {
     let wanted = args.path.as_os_str().as_bytes();
     let shown = || format!("cannot list '{}' of '{}'", args.path.display(), args.image.display());
     let start = volume.lookup_link(wanted).with_context(shown)?;
-    let mut output = Output::new(args, &volume);
+    let mut output = Output { args, volume: &volume, stdout: Stdout::new(), entries: 0 };
+    if !output.begin()? {
+        return Ok(0);
+    }
+    let mut too_long = 0_u64;
     if !start.is_directory() {
-        output.add(&args.path, &start)?;
+        output.add(wanted, &start)?;
     } else if args.recursive {
-        for entry in volume.walk(&start).with_context(shown)? {
-            let entry = entry.with_context(shown)?;
-            if !output.add(&entry.path, &entry.node)? {
+        let mut walk = volume.walk(&start).with_context(shown)?;
+        while let Some(entry) = walk.next() {
+            let node = entry.with_context(shown)?.node;
+            let path = walk.path().as_os_str().as_bytes();
+            if path.len() > image::PATH_MAX {
+                too_long += 1;
+            } else if !output.add(path, &node)? {
                 return Ok(0);
             }
         }
     } else {
         for entry in volume.read_dir(&start).with_context(shown)? {
             let entry = entry.with_context(shown)?;
-            if !output.add(Path::new(OsStr::from_bytes(entry.name())), entry.node())? {
+            if !output.add(entry.name(), entry.node())? {
                 return Ok(0);
             }
         }
     }
-    output.finish()
+    output.finish()?;
+    ensure!(too_long == 0, "{too_long} files with paths of over {} bytes are not listed", image::PATH_MAX);
+    Ok(0)
 }
 
 struct Output<'a> {
     args: &'a ListArgs,
     volume: &'a Volume<ImageFile>,
-    stdout: io::BufWriter<io::StdoutLock<'static>>,
-    escape: bool,
-    entries: Vec<Entry>,
+    stdout: Stdout,
+    entries: u64,
 }
 
-impl<'a> Output<'a> {
-    fn new(args: &'a ListArgs, volume: &'a Volume<ImageFile>) -> Self {
-        let stdout = io::stdout();
-        let escape = stdout.is_terminal();
-        Self { args, volume, stdout: io::BufWriter::new(stdout.lock()), escape, entries: Vec::new() }
+impl Output<'_> {
+    /// Prints what comes before the entries. Entries are printed as they come: there may be more than memory holds.
+    fn begin(&mut self) -> anyhow::Result<bool> {
+        if !self.args.json {
+            return Ok(true);
+        }
+        let mut text = serde_json::to_vec(&Listing {
+            kind: "nabla.iso.listing",
+            version: 1,
+            image: self.args.image.display().to_string(),
+            volume_id: String::from_utf8_lossy(self.volume.descriptor().volume_name()).into_owned(),
+        })?;
+        // The object goes on with the entries.
+        text.pop();
+        text.extend_from_slice(b",\"entries\":[");
+        self.stdout.write(&text)
     }
 
-    /// Prints an entry, or keeps it for JSON. False when the output has no reader any more.
-    fn add(&mut self, path: &Path, node: &Node) -> anyhow::Result<bool> {
+    /// Prints an entry. False when nobody reads any more.
+    fn add(&mut self, path: &[u8], node: &Node) -> anyhow::Result<bool> {
         let mut buffer = [0; 4096];
         let target = match node.kind {
             Kind::Symlink => Some(self.volume.read_link(node, &mut buffer)?),
             _ => None,
         };
+        let mut line = Vec::new();
         if self.args.json {
-            self.entries.push(Entry {
-                path: path.display().to_string(),
+            line.extend_from_slice(if self.entries == 0 { b"\n" } else { b",\n" });
+            let entry = Entry {
+                path: String::from_utf8_lossy(path).into_owned(),
                 kind: kind(node.kind),
                 mode: format!("{:04o}", node.mode & 0o7777),
                 links: node.links,
@@ -137,49 +153,28 @@ impl<'a> Output<'a> {
                 time: node.time.map(|time| time.seconds),
                 target: target.map(|target| String::from_utf8_lossy(target).into_owned()),
                 device: is_device(node.kind).then_some([node.device.0, node.device.1]),
-            });
-            return Ok(true);
-        }
-        let mut line = Vec::new();
-        if self.args.long {
-            line.extend_from_slice(details(node).as_bytes());
-        }
-        line.extend_from_slice(path.as_os_str().as_bytes());
-        if let Some(target) = target.filter(|_| self.args.long) {
-            line.extend_from_slice(b" -> ");
-            line.extend_from_slice(target);
-        }
-        if self.escape {
-            line = output::one_line(&String::from_utf8_lossy(&line)).into_bytes();
-        }
-        line.push(b'\n');
-        self.written(|stdout| stdout.write_all(&line))
-    }
-
-    fn finish(mut self) -> anyhow::Result<u8> {
-        if self.args.json {
-            output::print_json(&Listing {
-                kind: "nabla.iso.listing",
-                version: 1,
-                image: self.args.image.display().to_string(),
-                volume_id: String::from_utf8_lossy(self.volume.descriptor().volume_name()).into_owned(),
-                entries: self.entries,
-            })?;
+            };
+            serde_json::to_writer(&mut line, &entry)?;
         } else {
-            self.written(Write::flush)?;
+            if self.args.long {
+                line.extend_from_slice(details(node).as_bytes());
+            }
+            line.extend_from_slice(shown(path).as_bytes());
+            if let Some(target) = target.filter(|_| self.args.long) {
+                line.extend_from_slice(b" -> ");
+                line.extend_from_slice(shown(target).as_bytes());
+            }
+            line.push(b'\n');
         }
-        Ok(0)
+        self.entries += 1;
+        self.stdout.write(&line)
     }
 
-    fn written(
-        &mut self,
-        write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> io::Result<()>,
-    ) -> anyhow::Result<bool> {
-        match write(&mut self.stdout) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(error).context("cannot write to standard output"),
+    fn finish(mut self) -> anyhow::Result<()> {
+        if self.args.json {
+            self.stdout.write(b"\n]}\n")?;
         }
+        self.stdout.finish().map(drop)
     }
 }
 

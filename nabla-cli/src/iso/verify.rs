@@ -2,10 +2,14 @@
 
 use super::image;
 use crate::output;
+use anyhow::Context;
 use clap::Args;
-use nabla_iso::reader::Naming;
+use nabla_iso::{
+    Verification,
+    reader::{Naming, ReadError, Source, Volume},
+};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{os::unix::ffi::OsStrExt, path::PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,9 +17,9 @@ Examples:
   nabla iso verify rootfs.iso --json
 
 Checks that all directories and path tables can be read and agree, that everything is inside of the image, that \
-nothing overlaps, and that no name is there twice. Contents of files are not read.
+nothing overlaps, and that no name is there twice, and says what is odd. Contents of files are not read.
 
-Exit status: 0; 1 when something is wrong; 125 when the image could not be opened.";
+Exit status: 0; 1 when something is wrong; 125 when there is no image or it could not be read.";
 
 /// Arguments of `nabla iso verify`.
 #[derive(Debug, Args)]
@@ -49,21 +53,44 @@ struct Problem {
     message: String,
 }
 
-/// Checks an image.
-pub fn main(args: &VerifyArgs) -> anyhow::Result<u8> {
-    let volume = image::open(&args.image)?;
-    let found = volume.verify();
-    let names = match volume.naming() {
+fn names(naming: Naming) -> &'static str {
+    match naming {
         Naming::RockRidge => "rock-ridge",
         Naming::Joliet => "joliet",
         Naming::Plain => "iso9660",
+    }
+}
+
+/// Checks an image.
+pub fn main(args: &VerifyArgs) -> anyhow::Result<u8> {
+    let file = image::open_file(&args.image)?;
+    let is_empty = file.size() == 0;
+    let (found, names) = match Volume::open(file) {
+        Ok(volume) => (volume.verify(), names(volume.naming())),
+        // So broken that there is nothing else to look at.
+        Err(error @ ReadError::Broken { .. }) if !is_empty => {
+            let message = format!("{:#}", anyhow::Error::new(error));
+            let mut found = Verification::default();
+            found.problems.push(nabla_iso::Problem { path: "/".into(), message });
+            (found, "unknown")
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read '{}'", args.image.display()));
+        }
     };
     let status = u8::from(!found.problems.is_empty());
     let image = args.image.display().to_string();
     let problems: Vec<Problem> = found
         .problems
         .iter()
-        .map(|problem| Problem { path: problem.path.display().to_string(), message: problem.message.clone() })
+        .map(|problem| Problem {
+            path: if args.json {
+                problem.path.display().to_string()
+            } else {
+                image::shown(problem.path.as_os_str().as_bytes())
+            },
+            message: problem.message.clone(),
+        })
         .collect();
     let (directories, files, others) = (found.directories, found.files, found.others);
     if args.json {

@@ -114,6 +114,8 @@ impl Archive {
             match header.type_flag() {
                 b'x' | b'X' => {
                     let body = self.body(&header)?;
+                    // The last one counts, alone.
+                    prelude.local = Extensions::default();
                     prelude.local.add(&body)?;
                     (prelude.is_pax, prelude.is_pending) = (true, true);
                 }
@@ -248,9 +250,17 @@ impl Archive {
         let number =
             |given: Option<u64>, own: i64| u32::try_from(given.map_or(own, u64::cast_signed)).unwrap_or(0);
         let device = (number(local.device.0, device.0), number(local.device.1, device.1));
+        let own = header.size();
         let mut stored = match local.size.or(global.size) {
+            // libarchive says the size of the file, not of its parts.
+            Some(size)
+                if local.sparse.size == Some(size)
+                    && own.as_ref().is_ok_and(|own| (1..size).contains(own)) =>
+            {
+                own?
+            }
             Some(size) => size,
-            None => header.size()?,
+            None => own?,
         };
         let mut sparse = None;
         if flag == b'S' {

@@ -1,6 +1,10 @@
 //! Extended headers of POSIX ("pax Extended Header", IEEE 1003.1-2017, pax), and what GNU, star and Sun put into them.
 
-use super::{broken, field::decimal, sparse::MAX_PARTS};
+use super::{
+    broken,
+    field::{self, decimal},
+    sparse::MAX_PARTS,
+};
 use crate::format::Timestamp;
 use std::io;
 
@@ -55,7 +59,8 @@ impl Extensions {
             let too_large = || broken(format!("its {what} is too large"));
             value.map(|value| i64::try_from(value).map_err(|_| too_large())).transpose()
         };
-        let text = || if value.is_empty() { None } else { Some(value.to_vec()) };
+        // What follows a NUL is no part of a path, as in headers.
+        let text = || Some(field::text(value)).filter(|text| !text.is_empty()).map(<[u8]>::to_vec);
         let sparse = &mut self.sparse;
         match key {
             b"path" => self.path = text(),
@@ -63,8 +68,8 @@ impl Extensions {
             b"size" => self.size = number("size")?,
             b"uid" => self.uid = identity("owner")?,
             b"gid" => self.gid = identity("group")?,
-            b"mtime" if value.is_empty() => self.time = None,
-            b"mtime" => self.time = Some(parse_time(value).ok_or_else(|| broken("its time is no number"))?),
+            // What is no time counts for nothing, as for GNU tar and libarchive.
+            b"mtime" => self.time = parse_time(value),
             b"SCHILY.devmajor" | b"SUN.devmajor" => self.device.0 = number("device")?,
             b"SCHILY.devminor" | b"SUN.devminor" => self.device.1 = number("device")?,
             b"GNU.sparse.major" => sparse.major = number("sparse format")?,
@@ -101,12 +106,14 @@ fn split(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((&record[..equals], &record[equals + 1..], &body[length..]))
 }
 
-/// A decimal number of seconds, with or without a fraction.
+/// A decimal number of seconds, with or without a fraction. What follows is ignored.
 fn parse_time(text: &[u8]) -> Option<Timestamp> {
-    let dot = text.iter().position(|&byte| byte == b'.').unwrap_or(text.len());
-    let (whole, fraction) = (&text[..dot], text.get(dot + 1..).unwrap_or_default());
-    let (negative, whole) = whole.strip_prefix(b"-").map_or((false, whole), |whole| (true, whole));
-    if !fraction.iter().all(u8::is_ascii_digit) || (whole.is_empty() && fraction.is_empty()) {
+    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |text| (true, text));
+    let split = |text: &[u8]| text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let (whole, rest) = text.split_at(split(text));
+    let fraction = rest.strip_prefix(b".").unwrap_or_default();
+    let fraction = &fraction[..split(fraction)];
+    if whole.is_empty() && fraction.is_empty() {
         return None;
     }
     let seconds = if whole.is_empty() { 0 } else { i64::try_from(decimal(whole)?).ok()? };
@@ -134,7 +141,8 @@ mod tests {
         assert_eq!(parse_time(b"-3"), time(-3, 0));
         assert_eq!(parse_time(b".5"), time(0, 500_000_000));
         assert_eq!(parse_time(b"1.1234567899"), time(1, 123_456_789));
-        for text in [&b"x"[..], b"1.x", b"", b".", b"-", b"99999999999999999999"] {
+        assert_eq!(parse_time(b"999xxx9324.4"), time(999, 0));
+        for text in [&b"x"[..], b"", b".", b"-", b"99999999999999999999"] {
             assert_eq!(parse_time(text), None);
         }
     }

@@ -127,16 +127,31 @@ impl Lines<'_> {
     fn number(&mut self) -> io::Result<u64> {
         // The largest number has 20 digits.
         let mut digits = [0; 21];
-        for at in 0..digits.len() {
-            *self.stored =
-                self.stored.checked_sub(1).ok_or_else(|| broken("the map of its parts is cut off"))?;
-            self.taken += 1;
-            self.input.read_all(&mut digits[at..=at])?;
-            if digits[at] == b'\n' {
-                return field::decimal(&digits[..at]).ok_or_else(|| broken("the map of its parts is broken"));
+        let mut at = 0;
+        while at < digits.len() {
+            let byte = self.byte()?;
+            match byte {
+                // A comment.
+                b'#' if at == 0 => while self.byte()? != b'\n' {},
+                b'\n' => {
+                    return field::decimal(&digits[..at])
+                        .ok_or_else(|| broken("the map of its parts is broken"));
+                }
+                _ => {
+                    digits[at] = byte;
+                    at += 1;
+                }
             }
         }
         Err(broken("the map of its parts is broken"))
+    }
+
+    fn byte(&mut self) -> io::Result<u8> {
+        *self.stored = self.stored.checked_sub(1).ok_or_else(|| broken("the map of its parts is cut off"))?;
+        self.taken += 1;
+        let mut byte = [0];
+        self.input.read_all(&mut byte)?;
+        Ok(byte[0])
     }
 }
 
