@@ -235,6 +235,10 @@ impl<S: Source<Error = io::Error>> Verifier<'_, S> {
 
     fn overlaps(&mut self) {
         self.used.sort_by_key(|used| (used.start, used.end));
+        let end = self.used.iter().map(|used| used.end).max().unwrap_or(0);
+        if end > self.volume.descriptor().blocks {
+            self.problem("/", "something is recorded after the volume's end");
+        }
         let used = std::mem::take(&mut self.used);
         let mut overlaps = Vec::new();
         // What reaches furthest among those before.

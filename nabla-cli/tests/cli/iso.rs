@@ -258,3 +258,132 @@ fn readers_that_go_away_are_no_error() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(125));
     assert!(!directory.path().join("never.iso").exists());
 }
+
+#[test]
+fn images_that_are_broken_are_told_with_status_1_and_what_is_none_with_125() {
+    let (directory, root) = tree();
+    let image = directory.path().join("image.iso");
+    outcome(iso("build").arg(&root).arg("-o").arg(&image));
+    let whole = fs::read(&image).unwrap();
+    let damage: [(&str, fn(&mut Vec<u8>)); 4] = [
+        ("no volume descriptor", |bytes| bytes[16 * 2048 + 1] = b'X'),
+        ("block size", |bytes| bytes[16 * 2048 + 128] = 3),
+        ("after the image's end", |bytes| bytes.truncate(18 * 2048)),
+        ("too short", |bytes| bytes.truncate(1000)),
+    ];
+    for (expected, change) in damage {
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        fs::write(&image, bytes).unwrap();
+        let seen = outcome(iso("verify").arg(&image));
+        assert_eq!((seen.status, seen.stderr.as_str()), (1, ""), "{expected}");
+        assert!(seen.stdout.contains(expected), "{expected}: {}", seen.stdout);
+        let seen = outcome(iso("verify").arg("--json").arg(&image));
+        let report: serde_json::Value = serde_json::from_str(&seen.stdout).unwrap();
+        assert_eq!((seen.status, report["problems"].as_array().unwrap().len()), (1, 1));
+        assert_eq!(outcome(iso("ls").arg(&image)).status, 125);
+    }
+    fs::write(&image, "").unwrap();
+    assert_eq!(outcome(iso("verify").arg(&image)).status, 125);
+}
+
+#[test]
+fn pipes_are_refused_without_waiting_for_their_other_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
+    for (verb, more) in
+        [("ls", &[][..]), ("verify", &[]), ("cat", &["x"]), ("extract", &["x"]), ("diff", &["/"])]
+    {
+        let seen = outcome(iso(verb).arg(&pipe).args(more));
+        assert!(seen.status == 125 && seen.stderr.contains("no file and no block device"), "{}", seen.stderr);
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let (directory, root) = tree();
+    let image = directory.path().join("image.iso");
+    outcome(iso("build").arg(&root).arg("-o").arg(&image));
+    let image = image.to_str().unwrap();
+    let root = root.to_str().unwrap();
+    let other = directory.path().join("other.iso");
+    let unpacked = directory.path().join("unpacked");
+    for arguments in [
+        &["ls", image][..],
+        &["ls", "-R", "--json", image],
+        &["cat", image, "link"],
+        &["verify", image],
+        &["verify", "--json", image],
+        &["diff", image, "/var/empty-or-not/.."],
+        &["diff", "--json", image, root],
+        &["extract", image, unpacked.to_str().unwrap()],
+        &["build", root, "-o", other.to_str().unwrap()],
+        &["build", root, "--json", "-o", other.to_str().unwrap()],
+        &["build", root, "-o", "-"],
+    ] {
+        let mut command = nabla();
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.arg("iso").args(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}: {stderr}");
+        assert!(!stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn names_are_escaped_wherever_people_read_them() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"a\x1b[2J\n\xff");
+    fs::write(root.join(odd), "x").unwrap();
+    symlink(odd, root.join("link")).unwrap();
+    let image = directory.path().join("image.iso");
+    outcome(iso("build").arg(&root).arg("-o").arg(&image));
+    let empty = directory.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let escaped = "a\\u{1b}[2J\\n\\xff";
+    let long = outcome(iso("ls").arg("-l").arg(&image)).stdout;
+    assert_eq!(long.lines().count(), 2);
+    assert!(long.contains(&format!("link -> {escaped}\n")), "{long}");
+    let diff = outcome(iso("diff").arg(&image).arg(&empty)).stdout;
+    assert!(diff.contains(&format!("/{escaped}: only in the image\n")), "{diff}");
+    let seen = outcome(iso("cat").arg(&image).arg("\x1b[2J"));
+    assert!(!seen.stderr.contains('\x1b'), "{}", seen.stderr);
+}
+
+#[test]
+fn deep_trees_are_compared_and_listed_up_to_the_longest_path() {
+    let (directory, image) = (tempfile::tempdir().unwrap(), "image.iso");
+    let path = "d/".repeat(2500);
+    let hosts = directory.path().join("hosts");
+    fs::write(&hosts, "x").unwrap();
+    let seen = outcome(
+        iso("build")
+            .arg("--add")
+            .arg(format!("/{path}f={}", hosts.display()))
+            .args(["--time", "0", "-o", image])
+            .current_dir(directory.path()),
+    );
+    assert_eq!(seen.status, 0, "{}", seen.stderr);
+    let seen = outcome(iso("ls").args(["-R", image]).current_dir(directory.path()));
+    assert_eq!((seen.status, seen.stdout.lines().count()), (125, 2048));
+    assert!(seen.stderr.contains("453 files with paths of over 4095 bytes"), "{}", seen.stderr);
+    let seen = outcome(iso("ls").args(["-R", "--json", image]).current_dir(directory.path()));
+    let listing: serde_json::Value = serde_json::from_str(&seen.stdout).unwrap();
+    assert_eq!(listing["entries"].as_array().unwrap().len(), 2048);
+    let seen = outcome(iso("extract").args(["-q", image, "x"]).current_dir(directory.path()));
+    assert_eq!((seen.status, seen.stderr.as_str()), (0, ""));
+    let seen = outcome(iso("diff").args([image, "x"]).current_dir(directory.path()));
+    assert_eq!((seen.status, seen.stdout.as_str()), (0, ""));
+    // What is only in one is told once.
+    fs::create_dir(directory.path().join("empty")).unwrap();
+    let seen = outcome(
+        iso("diff").args([image, "empty", "--ignore", "mode,owner,time"]).current_dir(directory.path()),
+    );
+    assert_eq!((seen.status, seen.stdout.as_str()), (1, "/d: only in the image\n"));
+    assert!(Command::new("rm").arg("-r").arg(directory.path().join("x")).status().unwrap().success());
+}

@@ -115,7 +115,8 @@ pub fn skip(system_use: &[u8]) -> Option<u8> {
         let entry = system_use.get(at..)?.first_chunk::<SP_LENGTH>()?;
         (entry[..6] == SP[..6]).then_some(entry[6])
     });
-    let old = [&b"RR\x05\x01"[..], b"PX\x24\x01"].into_iter().any(|entry| system_use.starts_with(entry));
+    let old = [&b"RR\x05\x01"[..], b"PX\x24\x01", b"PX\x2c\x01"];
+    let old = old.into_iter().any(|entry| system_use.starts_with(entry));
     marked.or(old.then_some(0))
 }
 

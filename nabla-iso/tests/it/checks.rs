@@ -1,9 +1,13 @@
-//! What must hold for the reader whatever bytes an image has. Used by the tests and by the fuzz target.
+//! What must hold whatever bytes an image or a tar stream has. Used by the tests and by the fuzz targets.
 
-use nabla_iso::reader::{Kind, ReadError, Source, Volume};
+use nabla_iso::{
+    ImageBuilder,
+    reader::{Kind, ReadError, Source, Volume},
+};
 use std::{
     cell::Cell,
-    io::{self, Read},
+    io::{self, Cursor, Read},
+    num::NonZero,
     os::unix::ffi::OsStrExt,
 };
 
@@ -80,4 +84,29 @@ fn read(source: &Watched<'_>) -> Result<(), ReadError<io::Error>> {
         }
     }
     Ok(())
+}
+
+/// Lays them over an empty image as a tar stream. What comes of it, if something does, is an image without a fault.
+pub fn tar(bytes: &[u8]) {
+    let stream = Cursor::new(bytes.to_vec());
+    let Ok(plan) = ImageBuilder::new().threads(NonZero::<usize>::MIN).tar("the stream", stream).plan() else {
+        return;
+    };
+    let volume = Volume::open(&plan).expect("an image that was planned can be read");
+    assert_eq!(volume.verify().problems, []);
+    let mut buffer = [0; 4096];
+    let walk = volume.walk(volume.root()).expect("the root is a directory");
+    for entry in walk {
+        let entry = entry.expect("a whole tree can be read");
+        match entry.node.kind {
+            Kind::File => {
+                let length = volume.read_file(&entry.node, 0, &mut buffer).expect("its contents are there");
+                assert_eq!(length as u64, entry.node.size.min(buffer.len() as u64));
+            }
+            Kind::Symlink => {
+                volume.read_link(&entry.node, &mut buffer).expect("it has a target");
+            }
+            _ => {}
+        }
+    }
 }

@@ -19,6 +19,7 @@ thread_local! {
     // Other tests run meanwhile. What one thread has allocated, another may free.
     static NOW: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static TOTAL: Cell<usize> = const { Cell::new(0) };
 }
 
 fn count(bytes: isize) {
@@ -34,6 +35,7 @@ fn count(bytes: isize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size().cast_signed());
+        let _ = TOTAL.try_with(|total| total.set(total.get() + layout.size()));
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
@@ -60,20 +62,36 @@ pub fn peak(work: impl FnOnce()) -> usize {
 const FACTOR: usize = 64;
 const SPARE: usize = 256 << 10;
 
-/// xorshift64*.
-struct Random(u64);
+/// All bytes that `work` has allocated on this thread, whatever it has freed of them: a measure of work that is the same
+/// on every machine.
+pub fn allocated(work: impl FnOnce()) -> usize {
+    let before = TOTAL.get();
+    work();
+    TOTAL.get() - before
+}
+
+/// xorshift64*, from `NABLA_FUZZ_SEED` on.
+pub struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn new() -> Self {
+        Self(number("NABLA_FUZZ_SEED", 1) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() >> 16).unwrap() % end.max(1)
     }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 /// Small images that have everything.
@@ -139,9 +157,8 @@ fn mutate(image: &mut Vec<u8>, random: &mut Random) {
 
 #[test]
 fn mutated_images_do_no_harm() {
-    let number = |name: &str, default| env::var(name).map_or(default, |text| text.parse::<u64>().unwrap());
     let runs = number("NABLA_FUZZ_RUNS", 20_000);
-    let mut random = Random(number("NABLA_FUZZ_SEED", 1) | 1);
+    let mut random = Random::new();
     let seeds = seeds();
     let mut image = Vec::new();
     for run in 0..runs {
