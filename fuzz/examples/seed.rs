@@ -1,5 +1,7 @@
 //! Writes the seeds of the corpus: `cargo run --example seed` in this folder. The same every time.
 
+#[path = "../../nabla-iso/tests/it/archive.rs"]
+mod archive;
 #[path = "../../nabla-core/tests/common/mod.rs"]
 mod common;
 
@@ -18,7 +20,9 @@ type Seeds = Vec<(&'static str, Vec<u8>)>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for (target, seeds) in [("image", images()), ("iso", isos()?), ("manifest", manifests())] {
+    for (target, seeds) in
+        [("image", images()), ("iso", isos()?), ("manifest", manifests()), ("tar", archive::seeds())]
+    {
         let folder = corpus.join(target);
         fs::create_dir_all(&folder)?;
         for (name, bytes) in seeds {

@@ -316,7 +316,7 @@ fn output_that_cannot_be_written_is_an_error() {
         &["cat", image, "link"],
         &["verify", image],
         &["verify", "--json", image],
-        &["diff", image, "/var/empty-or-not/.."],
+        &["diff", image, directory.path().to_str().unwrap()],
         &["diff", "--json", image, root],
         &["extract", image, unpacked.to_str().unwrap()],
         &["build", root, "-o", other.to_str().unwrap()],

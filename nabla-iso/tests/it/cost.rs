@@ -80,7 +80,7 @@ fn deep_trees_are_planned_read_and_unpacked_in_proportion() {
     assert_linear("reading", reads);
     for image in &images {
         let used = peak(|| drop(Volume::open(image).unwrap().verify()));
-        assert!(used < 4 << 20 | image.bytes.len() * 2, "{used} bytes for {}", image.bytes.len());
+        assert!(used < (4 << 20) + image.bytes.len() * 2, "{used} bytes for {}", image.bytes.len());
     }
 }
 
@@ -115,13 +115,16 @@ fn thousands_of_levels_with_an_error_at_the_end_leave_nothing() {
     assert!(!stale.exists());
 }
 
+fn digit(number: u64) -> u8 {
+    b'0' + u8::try_from(number % 10).unwrap()
+}
+
 #[test]
 fn files_of_many_sections_are_read_in_proportion() {
     let reads = [500, 1000, 2000].map(|count| {
         let mut builder = ImageBuilder::new();
         for number in 0..count {
-            builder =
-                builder.entry(format!("/n{number:06}"), Entry::bytes(vec![b'0' + (number % 10) as u8; 3]));
+            builder = builder.entry(format!("/n{number:06}"), Entry::bytes(vec![digit(number); 3]));
         }
         let mut image = write(builder);
         // Of so many files becomes one with so many sections. Their records are in order.
@@ -141,7 +144,7 @@ fn files_of_many_sections_are_read_in_proportion() {
         let target = directory.path().join("x");
         Extractor::new().extract(&volume, &target).unwrap();
         let contents = fs::read(target.join("n000000")).unwrap();
-        assert!(contents.chunks(3).enumerate().all(|(i, part)| part == [b'0' + (i % 10) as u8; 3]));
+        assert!(contents.chunks(3).enumerate().all(|(i, part)| part == [digit(i as u64); 3]));
         image.reads.get()
     });
     assert_linear("reading sections", reads);

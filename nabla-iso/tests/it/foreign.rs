@@ -124,7 +124,7 @@ fn odd_numbers_and_records_are_read_and_named() {
             image[at + 8] ^= 1;
         }),
         ("after the volume's end", |image| {
-            image[PVD + 80..PVD + 88].copy_from_slice(&[20, 0, 0, 0, 0, 0, 0, 20])
+            image[PVD + 80..PVD + 88].copy_from_slice(&[20, 0, 0, 0, 0, 0, 0, 20]);
         }),
     ];
     for (expected, change) in changes {

@@ -177,11 +177,15 @@ fn mutated_images_do_no_harm() {
 
 #[test]
 fn the_corpus_does_no_harm() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/iso");
-    let mut files = 0;
-    for entry in fs::read_dir(corpus).unwrap() {
-        checks::image(&fs::read(entry.unwrap().path()).unwrap());
-        files += 1;
+    type Check = fn(&[u8]);
+    let corpora: [(&str, Check); 2] = [("iso", checks::image), ("tar", checks::tar)];
+    for (target, check) in corpora {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+        let mut files = 0;
+        for entry in fs::read_dir(corpus).unwrap() {
+            check(&fs::read(entry.unwrap().path()).unwrap());
+            files += 1;
+        }
+        assert!(files >= 4, "{target}");
     }
-    assert!(files >= 4);
 }
