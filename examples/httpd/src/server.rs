@@ -1,6 +1,6 @@
 //! The server: sockets that wait for clients, and connections.
 
-use alloc::{vec, vec::Vec};
+use alloc::{collections::VecDeque, vec, vec::Vec};
 use core::time::Duration;
 
 use httpd::{Cache, Files};
@@ -24,6 +24,9 @@ const RECEIVE: usize = 8 << 10;
 const SEND: usize = 64 << 10;
 /// Sockets that wait for clients who come at the same time.
 const WAITING_MAX: usize = 128;
+/// Of those, the ones that listen. The rest waits for the third word of a handshake, which may never come: then those that
+/// have waited longest give way, as in a kernel's queue. Each frame of a round finds a socket.
+const LISTENING_MIN: usize = Stack::FRAMES_AT_ONCE * 2;
 /// Connections, unless there is memory for less.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may neither say nor take anything.
@@ -38,6 +41,8 @@ pub struct Server<F: Files> {
     port: u16,
     /// Sockets that no client has connected to yet.
     waiting: Vec<SocketHandle>,
+    /// Those of them that a client has begun to connect to, in this order.
+    half_open: VecDeque<SocketHandle>,
     connections: Vec<(SocketHandle, Connection<F::File>)>,
     limit: usize,
     told: Vec<IpCidr>,
@@ -52,7 +57,8 @@ impl<F: Files> Server<F> {
         let limit = (share / (RECEIVE + SEND)).clamp(2, CONNECTIONS_MAX);
         let files = Cache::new(files, share);
         let (waiting, connections, told) = (Vec::new(), Vec::new(), Vec::new());
-        Self { stack, files, port, waiting, connections, limit, told, clock: Clock::new() }
+        let half_open = VecDeque::new();
+        Self { stack, files, port, waiting, half_open, connections, limit, told, clock: Clock::new() }
     }
 
     /// Serves for as long as the guest runs.
@@ -65,15 +71,21 @@ impl<F: Files> Server<F> {
             self.accept();
             self.serve();
             if self.connections.is_empty() {
-                self.stack.wait();
+                self.stack.wait()?;
             } else {
-                self.stack.wait_until(self.clock.now() + IDLE / 2);
+                self.stack.wait_until(self.clock.now() + IDLE / 2)?;
             }
         }
     }
 
     /// Sees to it that there are sockets for clients who come at the same time.
     fn listen(&mut self) {
+        let listening = self.waiting.len() - self.half_open.len();
+        let wanted = LISTENING_MIN.min(self.limit / 2);
+        for handle in self.half_open.drain(..wanted.saturating_sub(listening).min(self.half_open.len())) {
+            self.stack.sockets().remove(handle);
+            self.waiting.retain(|&waiting| waiting != handle);
+        }
         let free = self.limit - (self.waiting.len() + self.connections.len()).min(self.limit);
         let missing = WAITING_MAX - self.waiting.len().min(WAITING_MAX);
         for _ in 0..missing.min(free) {
@@ -117,13 +129,20 @@ impl<F: Files> Server<F> {
     fn accept(&mut self) {
         let sockets = self.stack.sockets();
         let (connections, now) = (&mut self.connections, self.clock.now());
-        self.waiting.retain(|&handle| {
-            let is_waiting =
-                matches!(sockets.get::<Socket<'_>>(handle).state(), State::Listen | State::SynReceived);
-            if !is_waiting {
-                connections.push((handle, Connection::new(now)));
+        let state = |handle| sockets.get::<Socket<'_>>(handle).state();
+        self.half_open.retain(|&handle| state(handle) == State::SynReceived);
+        self.waiting.retain(|&handle| match state(handle) {
+            State::Listen => true,
+            State::SynReceived => {
+                if !self.half_open.contains(&handle) {
+                    self.half_open.push_back(handle);
+                }
+                true
             }
-            is_waiting
+            _ => {
+                connections.push((handle, Connection::new(now)));
+                false
+            }
         });
     }
 

@@ -16,10 +16,11 @@
 //!     stack.poll();
 //!     let socket = stack.sockets().get_mut::<tcp::Socket>(echo);
 //!     // ..
-//!     stack.wait();
+//!     stack.wait()?;
 //! }
 //! ```
 
+mod arp;
 mod device;
 mod seed;
 mod settings;
@@ -27,7 +28,7 @@ mod stack;
 
 pub use self::{
     device::Device,
-    settings::{Settings, SettingsError},
+    settings::{Route, Settings, SettingsError},
     stack::Stack,
 };
 pub use smoltcp;

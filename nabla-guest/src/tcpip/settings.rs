@@ -20,8 +20,9 @@ static NOTE: NetNote = NetNote::THIS;
 ///
 /// `nabla run` passes them as arguments to every guest that is linked with [`from_args`](Self::from_args), in the way of
 /// MirageOS: `--ipv4=10.0.0.2/24`, `--ipv4-gateway=10.0.0.1`, `--ipv6=fd00::2/64`, `--ipv6-gateway=fe80::1`; and
-/// `--dns=10.0.0.53`, `--hostname=NAME`. Addresses and name servers may be given several times. Without any address, or
-/// with `--dhcp`, the guest asks a DHCP server.
+/// `--route=192.0.2.0/24,10.0.0.9` (or without a gateway, for what is on the link), `--dns=10.0.0.53`, `--hostname=NAME`.
+/// Addresses, routes and name servers may be given several times. Without any address, or with `--dhcp`, the guest asks a
+/// DHCP server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Addresses, each with its network.
@@ -30,12 +31,23 @@ pub struct Settings {
     pub gateway_v4: Option<Ipv4Addr>,
     /// The gateway of the IPv6 default route.
     pub gateway_v6: Option<Ipv6Addr>,
+    /// Routes besides those.
+    pub routes: Vec<Route>,
     /// Name servers.
     pub dns: Vec<IpAddress>,
     /// The guest's name.
     pub hostname: Option<String>,
     /// Whether to ask a DHCP server.
     pub dhcp: bool,
+}
+
+/// A route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads; a prefix of 0 bits is the default route.
+    pub destination: IpCidr,
+    /// Through whom; directly where it is `None`.
+    pub gateway: Option<IpAddress>,
 }
 
 /// An argument that cannot be understood.
@@ -50,7 +62,7 @@ impl fmt::Display for SettingsError {
         write!(
             f,
             "network arguments are --ipv4=IP/PREFIX, --ipv4-gateway=IP, --ipv6=IP/PREFIX, --ipv6-gateway=IP, \
-             --dns=IP, --hostname=NAME, --dhcp; '{}' is none",
+             --route=IP/PREFIX[,GATEWAY], --dns=IP, --hostname=NAME, --dhcp; '{}' is none",
             self.argument
         )
     }
@@ -94,12 +106,24 @@ impl Settings {
             "--ipv6" => self.addresses.push(cidr::<Ipv6Addr>(value, 128)?),
             "--ipv4-gateway" => self.gateway_v4 = Some(value.parse().ok()?),
             "--ipv6-gateway" => self.gateway_v6 = Some(value.parse().ok()?),
+            "--route" => self.routes.push(route(value)?),
             "--dns" => self.dns.push(value.parse::<IpAddr>().ok()?.into()),
             "--hostname" => self.hostname = Some(value.into()),
             _ => return Some(false),
         }
         Some(true)
     }
+}
+
+/// A destination, and a gateway of the same family after a comma.
+fn route(text: &str) -> Option<Route> {
+    let (destination, gateway) = match text.split_once(',') {
+        Some((destination, gateway)) => (destination, Some(gateway.parse::<IpAddr>().ok()?.into())),
+        None => (text, None),
+    };
+    let destination = cidr::<Ipv4Addr>(destination, 32).or_else(|| cidr::<Ipv6Addr>(destination, 128))?;
+    let fits = |gateway: &IpAddress| gateway.version() == destination.address().version();
+    gateway.as_ref().is_none_or(fits).then_some(Route { destination, gateway })
 }
 
 /// An address with the length of its prefix, of the family of `A`.
@@ -121,7 +145,8 @@ mod tests {
     #[test]
     fn arguments_are_taken_and_the_rest_is_left() {
         let line = "--ipv4=10.0.0.2/24 --port=80 --ipv4=10.0.0.3/24 --ipv6=fd00::2/64 --ipv4-gateway=10.0.0.1 \
-                    --ipv6-gateway=fe80::1 --dns=10.0.0.53 --dns=::1 --hostname=box file";
+                    --ipv6-gateway=fe80::1 --dns=10.0.0.53 --dns=::1 --hostname=box --route=0.0.0.0/0 \
+                    --route=fd01::/16,fe80::9 file";
         let (settings, rest) = parse(line).unwrap();
         assert_eq!(rest, ["--port=80", "file"]);
         assert_eq!(settings.addresses.len(), 3);
@@ -129,6 +154,9 @@ mod tests {
         assert_eq!(settings.gateway_v4, Some(Ipv4Addr::new(10, 0, 0, 1)));
         assert_eq!(settings.gateway_v6, Some("fe80::1".parse().unwrap()));
         assert_eq!(settings.dns.len(), 2);
+        let routes = settings.routes.iter().map(|route| (route.destination.prefix_len(), route.gateway));
+        let gateway = IpAddress::v6(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+        assert_eq!(routes.collect::<Vec<_>>(), [(0, None), (16, Some(gateway))]);
         assert_eq!(settings.hostname.as_deref(), Some("box"));
         assert!(!settings.dhcp);
     }
@@ -152,6 +180,9 @@ mod tests {
             "--ipv4-gateway=::1",
             "--ipv6-gateway=x",
             "--dns=10.0.0.1/8",
+            "--route=10.0.0.0",
+            "--route=10.0.0.0/8,",
+            "--route=10.0.0.0/8,::1",
         ] {
             assert_eq!(parse(word), Err(SettingsError { argument: word }));
         }

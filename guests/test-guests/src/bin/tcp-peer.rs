@@ -48,7 +48,7 @@ fn main() -> Result<Infallible, Box<dyn core::error::Error>> {
         if sent.state() == State::CloseWait {
             sent.abort();
         }
-        stack.wait();
+        stack.wait()?;
     }
 }
 
