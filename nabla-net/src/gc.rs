@@ -64,6 +64,25 @@ fn before(alias: &str) -> Option<(MacAddress, &str)> {
     Some((mac.parse().ok()?, alias))
 }
 
+/// Whether an owner is gone. One of a process namespace that cannot be seen (another container's, or one that has ended)
+/// is when its guest's tap is, which lives exactly as long as a guest.
+fn is_gone(owner: Owner, has_no_tap: impl FnOnce() -> bool) -> bool {
+    owner.look().map_or_else(has_no_tap, |is_alive| !is_alive)
+}
+
+/// Whether an interface was part of an adoption by a bridge, whose tap is gone: the bridge, or a member of it that got another
+/// address.
+fn has_lost_its_tap(link: &Link, links: &[Link]) -> bool {
+    let bridge = match link.kind.as_deref() {
+        Some("bridge") => Some(link.index),
+        _ if link.alias.as_deref().and_then(before).is_some() => link.controller,
+        _ => return false,
+    };
+    !links.iter().any(|link| {
+        link.kind.as_deref() == Some("tun") && link.controller.is_some() && link.controller == bridge
+    })
+}
+
 impl Network {
     /// Undoes what was made with this library by processes that are gone without having undone it: deletes their
     /// interfaces, and gives back what they had adopted. Doing it twice does no harm.
@@ -82,8 +101,9 @@ impl Network {
     /// The first thing that could not be cleaned up. The rest has been, as far as possible.
     pub fn collect_garbage(&self) -> Result<Vec<Leftover>, Error> {
         let (mut found, mut result) = (Vec::new(), Ok(()));
-        for link in self.links()? {
-            match self.collect_link(&link) {
+        let links = self.links()?;
+        for link in &links {
+            match self.collect_link(link, &links) {
                 Ok(leftovers) => found.extend(leftovers),
                 // One end of a veth pair takes the other one with it.
                 Err(error) if error.is_not_found() => {}
@@ -93,17 +113,17 @@ impl Network {
         result.map(|()| found)
     }
 
-    fn collect_link(&self, link: &Link) -> Result<Vec<Leftover>, Error> {
+    fn collect_link(&self, link: &Link, links: &[Link]) -> Result<Vec<Leftover>, Error> {
         let mut found = Vec::new();
         let name = || link.name.clone();
         if let Some(redirect) = tc::redirect_of(self, link)?
-            && !redirect.owner.is_alive()
+            && is_gone(redirect.owner, || !links.iter().any(|link| link.index == redirect.target))
         {
             tc::remove_redirect(link.index, &link.name, redirect.qdisc).apply(self)?;
             found.push(Leftover::Adopted { name: name(), owner: redirect.owner });
         }
         if let Some(owner) = link.owner()
-            && !owner.is_alive()
+            && is_gone(owner, || has_lost_its_tap(link, links))
         {
             if let Some((mac, alias)) = link.alias.as_deref().and_then(before) {
                 link::set_mac(link.index, &link.name, mac).apply(self)?;

@@ -16,6 +16,7 @@ use netlink_packet_route::{
         InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
 };
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::{
     os::fd::{AsFd, AsRawFd},
     sync::atomic::{AtomicU32, Ordering},
@@ -464,7 +465,8 @@ impl Network {
         delete(link.index, name).apply(self)
     }
 
-    /// A name for an interface that is made for a short time: `nb`, the process id, and a number.
+    /// A name for an interface that is made for a short time: `nb-` and random digits. Process ids would be the same in the
+    /// process namespaces of several containers with one network.
     ///
     /// ```
     /// let (first, second) = (nabla_net::Network::fresh_name(), nabla_net::Network::fresh_name());
@@ -472,10 +474,14 @@ impl Network {
     /// ```
     #[must_use]
     pub fn fresh_name() -> String {
+        let mut bits = [0; 6];
+        // Without a source of random numbers, names differ within a process.
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Process ids have at most seven digits.
-        format!("nb{}-{}", std::process::id(), count % 100_000)
+        if getrandom(&mut bits, GetRandomFlags::empty()) != Ok(bits.len()) {
+            bits[2..].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        }
+        let [a, b, c, d, e, f] = bits;
+        format!("nb-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
     }
 
     /// Keeps the kernel from giving an interface addresses by itself, and from sending what belongs to that.
@@ -580,10 +586,5 @@ mod tests {
             let error = check_name("find", name).unwrap_err();
             assert!(matches!(error.kind, ErrorKind::Name), "{name}");
         }
-    }
-
-    #[test]
-    fn fresh_names_of_the_largest_process_id_fit() {
-        assert!(format!("nb{}-{}", 4_194_304, 99_999).len() <= 15);
     }
 }

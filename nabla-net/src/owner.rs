@@ -1,7 +1,7 @@
 //! Whose something is: what is written on things that the kernel keeps, so that they can be cleaned up after a crash.
 
-use crate::procfs;
-use std::fmt;
+use crate::procfs::{self, Process};
+use std::{fmt, path::Path};
 
 /// What starts the alias of an interface that somebody made with this library.
 const ALIAS: &str = "nabla:";
@@ -11,7 +11,7 @@ const COOKIE: u8 = b'N';
 /// A process that made something: enough to tell whether it is still alive.
 ///
 /// Process ids are used again, so the time at which the process started belongs to it; and they mean something in their
-/// process namespace only, so nobody judges the ids of another one.
+/// process namespace only. Processes of other namespaces are judged where they can be seen, as from the host.
 ///
 /// ```
 /// use nabla_net::Owner;
@@ -44,11 +44,12 @@ impl Owner {
     ///
     /// When /proc cannot be read.
     pub fn this_process() -> Result<Self, crate::Error> {
-        let pid = std::process::id();
-        let fail = |error| crate::Error::system("read", format!("/proc/{pid}"), error);
-        let namespace = procfs::pid_namespace().map_err(fail)?;
-        let started = procfs::start_time(pid).map_err(fail)?;
-        Ok(Self { namespace, pid, started: started & 0xffff_ffff_ffff })
+        // By the link: /proc may be of another process namespace, in which this one has another id.
+        let this = Path::new("/proc/self");
+        let fail = |error| crate::Error::system("read", this.display().to_string(), error);
+        let namespace = procfs::namespace_of(this).map_err(fail)?;
+        let started = procfs::start_time(this).map_err(fail)?;
+        Ok(Self { namespace, pid: std::process::id(), started: started & 0xffff_ffff_ffff })
     }
 
     /// Its process id.
@@ -62,7 +63,7 @@ impl Owner {
         self.pid
     }
 
-    /// Whether the process still runs. One of another process namespace, and one that cannot be looked at, does.
+    /// Whether the process still runs. One that cannot be seen from here does: see [`Owner::is_seen`].
     ///
     /// ```
     /// assert!(nabla_net::Owner::this_process()?.is_alive());
@@ -70,12 +71,26 @@ impl Owner {
     /// ```
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        if procfs::pid_namespace().ok() != Some(self.namespace) {
-            return true;
-        }
-        match procfs::start_time(self.pid) {
-            Ok(started) => started & 0xffff_ffff_ffff == self.started,
-            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        self.look() != Some(false)
+    }
+
+    /// Whether it can be told from here if the process still runs: some process of its process namespace can be seen.
+    ///
+    /// ```
+    /// assert!(nabla_net::Owner::this_process()?.is_seen());
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_seen(&self) -> bool {
+        self.look().is_some()
+    }
+
+    /// Whether it still runs, if that can be told.
+    pub(crate) fn look(&self) -> Option<bool> {
+        match procfs::find(self.namespace, self.pid) {
+            Process::Started(started) => Some(started & 0xffff_ffff_ffff == self.started),
+            Process::Missing => Some(false),
+            Process::Unseen => None,
         }
     }
 
@@ -140,7 +155,8 @@ mod tests {
         assert!(owner.is_alive());
         assert!(!Owner { started: owner.started + 1, ..owner }.is_alive());
         assert!(!Owner { pid: u32::MAX, ..owner }.is_alive());
-        assert!(Owner { pid: u32::MAX, namespace: owner.namespace + 1, ..owner }.is_alive());
+        let elsewhere = Owner { pid: u32::MAX, namespace: owner.namespace + 1, ..owner };
+        assert!(elsewhere.is_alive() && !elsewhere.is_seen());
     }
 
     #[test]

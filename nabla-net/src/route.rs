@@ -10,15 +10,15 @@ use crate::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags,
+        RouteProtocol, RouteScope, RouteType, RouteVia,
     },
 };
 use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A route of the main table to addresses of one family.
+/// A route of the main table to addresses of one family. One with several next hops is as many routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// Where it leads; a prefix of 0 bits is the default route.
@@ -104,10 +104,11 @@ impl Network {
                 .routing()
                 .list(&RouteNetlinkMessage::GetRoute(message))
                 .map_err(|error| Error::system("list", "the routes", error))?;
-            routes.extend(answers.iter().filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(message) => from_message(message),
-                _ => None,
-            }));
+            for answer in &answers {
+                if let RouteNetlinkMessage::NewRoute(message) = answer {
+                    routes.extend(from_message(message));
+                }
+            }
         }
         Ok(routes)
     }
@@ -202,24 +203,48 @@ fn message(route: &Route) -> RouteMessage {
     message
 }
 
-fn from_message(message: &RouteMessage) -> Option<Route> {
+/// The routes of a message: one for each next hop.
+fn from_message(message: &RouteMessage) -> Vec<Route> {
     let header = &message.header;
     let mut table = u32::from(header.table);
     let mut route = Route::direct(any(header.address_family == AddressFamily::Inet), 0);
+    let mut hops = &[][..];
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => {
-                route.destination = Cidr::new(ip_address(address)?, header.destination_prefix_length)?;
+                let destination = ip_address(address)
+                    .and_then(|address| Cidr::new(address, header.destination_prefix_length));
+                let Some(destination) = destination else { return Vec::new() };
+                route.destination = destination;
             }
-            RouteAttribute::Gateway(address) => route.gateway = ip_address(address),
             RouteAttribute::Oif(index) => route.link = *index,
             RouteAttribute::Priority(metric) => route.metric = *metric,
             RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::MultiPath(several) => hops = several,
             _ => {}
         }
     }
+    route.gateway = gateway(&message.attributes);
     route.on_link = header.flags.contains(RouteFlags::Onlink);
     route.by_kernel = header.protocol == RouteProtocol::Kernel;
-    let is_ours = header.kind == RouteType::Unicast && table == u32::from(RouteHeader::RT_TABLE_MAIN);
-    Some(route).filter(|route| is_ours && route.link != 0)
+    if header.kind != RouteType::Unicast || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+        return Vec::new();
+    }
+    let hops = hops.iter().map(|hop| Route {
+        link: hop.interface_index,
+        gateway: gateway(&hop.attributes),
+        on_link: hop.flags.contains(RouteNextHopFlags::Onlink),
+        ..route
+    });
+    hops.chain((route.link != 0).then_some(route)).collect()
+}
+
+/// Of either family: IPv4 destinations can have gateways of IPv6.
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip_address(address),
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })
 }

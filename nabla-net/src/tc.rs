@@ -37,6 +37,8 @@ const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Redirect {
     pub owner: Owner,
+    /// Index of the interface that sends; 0 when it is gone.
+    pub target: u32,
     /// Whether the queueing discipline was made for it.
     pub qdisc: bool,
 }
@@ -143,7 +145,16 @@ fn from_filter(message: &TcMessage) -> Option<Redirect> {
             _ => None,
         })?;
     let (owner, flags) = Owner::from_cookie(cookie)?;
-    Some(Redirect { owner, qdisc: flags & QDISC_IS_OURS != 0 })
+    let options =
+        actions.iter().flat_map(|action| &action.attributes).filter_map(|attribute| match attribute {
+            TcActionAttribute::Options(options) => Some(options),
+            _ => None,
+        });
+    let target = options.flatten().find_map(|option| match option {
+        TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror)) => Some(mirror.ifindex),
+        _ => None,
+    })?;
+    Some(Redirect { owner, target, qdisc: flags & QDISC_IS_OURS != 0 })
 }
 
 /// Adds the queueing discipline, and tells whether it was not there.

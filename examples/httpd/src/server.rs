@@ -1,6 +1,6 @@
 //! The server: sockets that wait for clients, and connections.
 
-use alloc::{collections::VecDeque, vec, vec::Vec};
+use alloc::{collections::VecDeque, string::String, vec, vec::Vec};
 use core::time::Duration;
 
 use httpd::{Cache, Files};
@@ -16,7 +16,10 @@ use nabla_guest::{
     },
 };
 
-use crate::connection::{Clock, Connection};
+use crate::{
+    Failure,
+    connection::{Clock, Connection},
+};
 
 /// Bytes of a request that are waited for.
 const RECEIVE: usize = 8 << 10;
@@ -70,11 +73,12 @@ impl<F: Files> Server<F> {
             self.tell();
             self.accept();
             self.serve();
-            if self.connections.is_empty() {
-                self.stack.wait()?;
+            let waited = if self.connections.is_empty() {
+                self.stack.wait()
             } else {
-                self.stack.wait_until(self.clock.now() + IDLE / 2)?;
-            }
+                self.stack.wait_until(self.clock.now() + IDLE / 2)
+            };
+            waited.map_err(|_| Failure(String::from("the host has taken the network device away")))?;
         }
     }
 

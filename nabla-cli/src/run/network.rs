@@ -9,7 +9,7 @@ use crate::output;
 use anyhow::{Context, bail};
 use nabla_monitor::{NetDevice, OpenImage};
 use nabla_net::{
-    AdoptOptions, ConfigStyle, Forwarder, LeaseOptions, Link, Namespace, NetConfig, Network, Owned,
+    AdoptOptions, ConfigStyle, Forwarder, LeaseOptions, Link, Namespace, NetConfig, NetRoute, Network, Owned,
     TapOptions,
 };
 use std::{ffi::OsString, fs, net::SocketAddr, path::Path};
@@ -171,6 +171,12 @@ impl Networks {
         if style == ConfigStyle::None {
             return Ok(args.args.clone());
         }
+        for config in &self.configs {
+            let said = untold(style, config);
+            self.notes.extend(said.map(|what| {
+                format!("the guest is not told {what}: --net-config {style} has no form for it")
+            }));
+        }
         let own = args.args.iter().map(|arg| arg.clone().into_string());
         let own: Vec<_> = own.collect::<Result<_, _>>().map_err(|arg| {
             anyhow::anyhow!(
@@ -214,6 +220,20 @@ fn merged(mut config: NetConfig, net: &NetSpec) -> NetConfig {
     config.dns.clone_from(&net.config.dns);
     config.hostname.clone_from(&net.config.hostname);
     config
+}
+
+/// Addresses and routes for which a style has no form.
+fn untold(style: ConfigStyle, config: &NetConfig) -> impl Iterator<Item = String> {
+    let is_nabla = style == ConfigStyle::Nabla;
+    let firsts = [config.ipv4(), config.ipv6()];
+    let addresses =
+        config.addresses.iter().filter(move |address| !is_nabla && !firsts.contains(&Some(**address)));
+    let routes = config.other_routes().filter(move |route| !is_nabla || route.is_mixed());
+    let route = |route: NetRoute| match route.gateway {
+        Some(gateway) => format!("the route to {} through {gateway}", route.destination),
+        None => format!("the route to {}", route.destination),
+    };
+    addresses.map(|address| format!("the address {address}")).chain(routes.map(route))
 }
 
 /// Takes the host's name servers, apart from those that only the host reaches.

@@ -7,6 +7,7 @@ mod iso;
 mod machine;
 mod net;
 mod net_config;
+mod net_edges;
 mod run;
 mod solo5;
 mod supervise;

@@ -77,20 +77,32 @@ pub fn serve(
     }
     // It has been said before the guest could say anything.
     if !options.iter().any(|option| option.contains("tap")) {
-        let mut stderr = BufReader::new(child.stderr.as_mut().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        said.push(line);
+        said.push(next_line(&mut child));
         if options.contains(&"-p") {
-            let mut line = String::new();
-            stderr.read_line(&mut line).unwrap();
-            said.push(line);
+            said.push(next_line(&mut child));
         }
     }
     Running { child: Some(child), url: url.unwrap_or_default(), said, _disk: directory }
 }
 
+/// The next line on the standard error of a program, and no byte more.
+fn next_line(child: &mut Child) -> String {
+    let stderr = child.stderr.as_mut().unwrap();
+    let bytes = stderr.bytes().map(|byte| byte.unwrap()).take_while(|&byte| byte != b'\n').collect();
+    String::from_utf8(bytes).unwrap()
+}
+
 impl Running {
+    /// The next line on its standard error.
+    pub fn next_line(&mut self) -> String {
+        next_line(self.child.as_mut().unwrap())
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) -> Outcome {
+        self.child.take().unwrap().wait_with_output().unwrap().into()
+    }
+
     pub fn end(mut self, signal: &str) -> i32 {
         let child = self.child.take().unwrap();
         let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();

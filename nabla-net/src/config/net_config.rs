@@ -2,7 +2,10 @@
 
 use super::cidr::Cidr;
 use nabla_core::MacAddress;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// What a guest is told about one network interface, whoever found it out and however the guest is told.
 ///
@@ -33,6 +36,22 @@ pub struct NetRoute {
     pub destination: Cidr,
     /// Through whom; directly where it is `None`.
     pub gateway: Option<IpAddr>,
+}
+
+impl NetRoute {
+    /// Whether destination and gateway are of different families, which not every guest can have.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.gateway.is_some_and(|gateway| gateway.is_ipv4() != self.destination.is_ipv4())
+    }
+}
+
+/// The destination, and after a comma the gateway.
+impl fmt::Display for NetRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.destination.fmt(f)?;
+        self.gateway.map_or(Ok(()), |gateway| write!(f, ",{gateway}"))
+    }
 }
 
 impl NetConfig {
@@ -77,8 +96,36 @@ impl NetConfig {
         self.routes.push(NetRoute { destination, gateway: Some(gateway) });
     }
 
+    /// Routes that are neither of the default ones of [`gateway_v4`](Self::gateway_v4) and [`gateway_v6`](Self::gateway_v6).
+    ///
+    /// ```
+    /// use nabla_core::net::{NetConfig, NetRoute};
+    ///
+    /// let mut config = NetConfig::default();
+    /// config.add_gateway([10, 0, 0, 1].into());
+    /// config.routes.push(NetRoute { destination: "192.0.2.0/24".parse()?, gateway: Some([10, 0, 0, 9].into()) });
+    /// config.routes.push(NetRoute { destination: "10.1.0.0/16".parse()?, gateway: None });
+    /// let routes: Vec<_> = config.other_routes().map(|route| route.to_string()).collect();
+    /// assert_eq!(routes, ["192.0.2.0/24,10.0.0.9", "10.1.0.0/16"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn other_routes(&self) -> impl Iterator<Item = NetRoute> {
+        let defaults = [self.gateway_v4().map(IpAddr::from), self.gateway_v6().map(IpAddr::from)];
+        let is_said = move |route: &&NetRoute| {
+            defaults.iter().flatten().any(|gateway| match route.destination.prefix() {
+                // One default route of each family counts.
+                0 => gateway.is_ipv4() == route.destination.is_ipv4(),
+                // That the gateway is on the link.
+                _ => route.gateway.is_none() && route.destination == Cidr::host(*gateway),
+            })
+        };
+        self.routes.iter().filter(move |route| !is_said(route)).copied()
+    }
+
     fn gateways(&self) -> impl Iterator<Item = IpAddr> {
-        self.routes.iter().filter(|route| route.destination.prefix() == 0).filter_map(|route| route.gateway)
+        let of_default =
+            |route: &NetRoute| route.gateway.filter(|_| route.destination.prefix() == 0 && !route.is_mixed());
+        self.routes.iter().filter_map(of_default)
     }
 
     /// Takes name servers and domains from the text of a `resolv.conf`. What it does not understand is skipped, as

@@ -156,6 +156,9 @@ fn nabla(config: &NetConfig) -> Vec<String> {
         config.addresses.iter().map(|address| format!("--{}={address}", family(address))).collect();
     args.extend(config.gateway_v4().map(|gateway| format!("--ipv4-gateway={gateway}")));
     args.extend(config.gateway_v6().map(|gateway| format!("--ipv6-gateway={gateway}")));
+    args.extend(
+        config.other_routes().filter(|route| !route.is_mixed()).map(|route| format!("--route={route}")),
+    );
     args.extend(config.dns.iter().map(|server| format!("--dns={server}")));
     args.extend(config.hostname.iter().map(|name| format!("--hostname={name}")));
     args

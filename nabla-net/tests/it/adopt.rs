@@ -62,6 +62,13 @@ impl Engine {
     }
 }
 
+fn command(network: &Network, program: &str, words: &str) -> String {
+    let run = || std::process::Command::new(program).args(words.split(' ')).output();
+    let output = network.namespace().run(run).unwrap().unwrap();
+    assert!(output.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn needs() -> bool {
     need::tap() && need::program("ping") && need::program("tc")
 }
@@ -296,12 +303,7 @@ fn filters_of_others_stay() {
     let engine = Engine::new(1500);
     let container = engine.container();
     engine.connect(&container, "eth0", 1500, &["10.9.0.2/16"]);
-    let tc = |words: &str| {
-        let run = || Command::new("tc").args(words.split(' ')).output();
-        let output = container.namespace().run(run).unwrap().unwrap();
-        assert!(output.status.success(), "tc {words}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let tc = |words: &str| command(&container, "tc", words);
     tc("qdisc add dev eth0 clsact");
     // Something that somebody else wants to see.
     tc(
@@ -311,4 +313,36 @@ fn filters_of_others_stay() {
     let before = (Snapshot::of(&container), filters());
     check(&engine, &container, "eth0", "10.9.0.2", 56);
     assert_eq!((Snapshot::of(&container), filters()), before);
+}
+
+#[test]
+fn routes_of_every_form_are_the_guests() {
+    if !(needs() && need::program("ip")) {
+        return;
+    }
+    let engine = Engine::new(1500);
+    let container = engine.container();
+    engine.connect(&container, "eth0", 1500, &["10.9.0.2/16"]);
+    let routes = |routes: &[&str]| {
+        for route in routes {
+            command(&container, "ip", &format!("route add {route}"));
+        }
+        let adopted = container.adopt(&AdoptOptions::new("eth0")).unwrap();
+        let config = adopted.config();
+        let told: Vec<_> = config.other_routes().map(|route| route.to_string()).collect();
+        let gateway = config.gateway_v4().map(|gateway| gateway.to_string());
+        for route in routes {
+            command(&container, "ip", &format!("route del {route}"));
+        }
+        (gateway, told)
+    };
+    assert_eq!(routes(&["default dev eth0"]), (None, vec!["0.0.0.0/0".to_owned()]));
+    let several = "default nexthop via 10.9.0.1 dev eth0 nexthop via 10.9.0.3 dev eth0";
+    assert_eq!(routes(&[several]), (Some("10.9.0.1".to_owned()), vec![]));
+    assert_eq!(routes(&["192.0.2.0/24 via 10.9.0.1"]), (None, vec!["192.0.2.0/24,10.9.0.1".to_owned()]));
+    // That the gateway is on the link follows from its being the gateway.
+    let calico = ["169.254.1.1 dev eth0", "default via 169.254.1.1 dev eth0"];
+    assert_eq!(routes(&calico), (Some("169.254.1.1".to_owned()), vec![]));
+    let mixed = ["192.0.2.0/24 via inet6 fe80::1 dev eth0"];
+    assert_eq!(routes(&mixed), (None, vec!["192.0.2.0/24,fe80::1".to_owned()]));
 }

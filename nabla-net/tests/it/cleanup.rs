@@ -12,8 +12,12 @@ use std::{
 
 /// Runs one of the ignored tests of this file as a program of its own inside of a namespace, until it says that it is ready.
 fn program(network: &Network, name: &str) -> Child {
+    program_of(network, Command::new(env::current_exe().unwrap()), name)
+}
+
+fn program_of(network: &Network, mut command: Command, name: &str) -> Child {
     let run = || {
-        Command::new(env::current_exe().unwrap())
+        command
             .args(["--exact", &format!("cleanup::{name}"), "--ignored", "--nocapture", "--test-threads", "1"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -107,6 +111,47 @@ fn interface_of_a_killed_guest_can_be_adopted_again() {
         network.collect_garbage().unwrap();
         assert_eq!(Snapshot::of(&network), before, "{name}");
     }
+}
+
+#[test]
+fn interface_of_a_killed_container_can_be_adopted_again() {
+    if !(need::tap() && need::program("tc") && need::program("unshare")) {
+        return;
+    }
+    for name in ["program_that_adopts", "program_that_adopts_by_a_bridge"] {
+        let network = container();
+        let before = Snapshot::of(&network);
+        // The first process of a process namespace, as in a container, and all of them when it is killed.
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(env::current_exe().unwrap());
+        let mut child = program_of(&network, command, name);
+        let redirect = || network.adopt(&AdoptOptions::new("eth0"));
+        assert!(redirect().is_err(), "{name}: it is alive, and can be seen from here");
+        assert_eq!(network.collect_garbage().unwrap(), [], "{name}");
+        // Another container with the same network cannot see it; its guest has the tap all the same.
+        assert!(!adopts_in_a_container(&network), "{name}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while !network.links().unwrap().iter().all(|link| link.kind.as_deref() != Some("tun")) {
+            std::thread::yield_now();
+        }
+        assert!(adopts_in_a_container(&network), "{name}");
+        network.collect_garbage().unwrap();
+        assert_eq!(Snapshot::of(&network), before, "{name}");
+    }
+}
+
+/// Whether a program in another process namespace can adopt the interface; it gives it back.
+fn adopts_in_a_container(network: &Network) -> bool {
+    let run = || {
+        Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(env::current_exe().unwrap())
+            .args(["--exact", "cleanup::program_that_adopts", "--ignored", "--nocapture"])
+            .stdin(Stdio::null())
+            .output()
+    };
+    network.namespace().run(run).unwrap().unwrap().status.success()
 }
 
 #[test]
