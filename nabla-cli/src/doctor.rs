@@ -85,20 +85,30 @@ fn network() -> [Finding; 3] {
     };
     let forwarding = match net::forwarding() {
         net::Forwarding { ipv4: true, ipv6: true } => {
-            finding("forwarding", CheckStatus::Ok, "this host forwards IPv4 and IPv6", None)
+            finding("forwarding", CheckStatus::Ok, &format!("this host forwards IPv4 and IPv6; {NAT}"), None)
         }
-        net::Forwarding { ipv4: true, ipv6: false } => {
-            finding("forwarding", CheckStatus::Ok, "this host forwards IPv4, and not IPv6", None)
-        }
+        net::Forwarding { ipv4: true, ipv6: false } => finding(
+            "forwarding",
+            CheckStatus::Ok,
+            &format!("this host forwards IPv4, and not IPv6; {NAT}"),
+            None,
+        ),
         _ => finding(
             "forwarding",
             CheckStatus::Limited,
             "this host forwards no IPv4: guests with --net new reach only the host, and -p still works",
-            Some("sysctl net.ipv4.ip_forward=1, if guests are to reach other networks"),
+            Some(
+                "if guests are to reach other networks: sysctl net.ipv4.ip_forward=1, and NAT: \
+                 iptables -t nat -A POSTROUTING -s 198.18.0.0/15 ! -d 198.18.0.0/15 -j MASQUERADE",
+            ),
         ),
     };
     [admin, adopting, forwarding]
 }
+
+/// What forwarding does not do by itself.
+const NAT: &str = "guests with --net new reach other networks if those know the way back, or with NAT: \
+    iptables -t nat -A POSTROUTING -s 198.18.0.0/15 ! -d 198.18.0.0/15 -j MASQUERADE";
 
 fn text(checks: &[Finding], can_run: bool) -> String {
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);

@@ -31,11 +31,14 @@ pub fn complain(line: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// The same text without line breaks and other control characters, which names of files may contain.
+/// The same text without line breaks and other control characters, which names of files and interfaces may contain, and
+/// without those that are not seen or change the order of what is.
 pub fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
+    let is_unsafe = |c: char| {
+        let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        c.is_control() || is_format
+    };
+    text.chars().map(|c| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// A file that is written under another name and gets its own when it is complete. What exists and is no regular
@@ -131,5 +134,6 @@ mod tests {
     #[test]
     fn one_line_has_no_control_characters() {
         assert_eq!(one_line("a\nb\u{1b}c é"), "a\\nb\\u{1b}c é");
+        assert_eq!(one_line("tap\u{9b}0\u{202e}x\u{2028}"), "tap\\u{9b}0\\u{202e}x\\u{2028}");
     }
 }

@@ -1,32 +1,24 @@
 //! Passing connections to a port of the host on to a guest.
 
-use crate::error::Error;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use std::{
-    collections::HashMap,
-    io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::OwnedFd,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+mod relay;
 
-/// Sockets that are open at the same time, two for each connection; further clients wait until one ends.
-const SOCKETS_MAX: usize = 1024;
-/// How long the guest has for taking a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait when the system has no descriptors or memory.
-const RETRY: Duration = Duration::from_millis(100);
-const BUFFER: usize = 64 << 10;
-/// Threads that copy need little more than their buffer.
-const STACK: usize = 256 << 10;
+use crate::error::Error;
+use relay::{Limits, Relay};
+use rustix::event::{EventfdFlags, eventfd};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
 /// Accepts TCP connections on the host and passes them on, byte by byte, to an address that the host reaches. It takes
 /// no rules in anybody's firewall, and ends when it is dropped, with all connections.
+///
+/// One thread does it, with two descriptors for each connection. At most 512 are open at the same time, or as many as the
+/// program has descriptors for: then one that was idle for a minute or longer gives way to a new one, which waits otherwise.
+/// Connections that were idle for an hour are ended.
 ///
 /// ```
 /// use std::{io::{Read, Write}, net::{TcpListener, TcpStream}};
@@ -43,24 +35,9 @@ const STACK: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Forwarder {
     address: SocketAddr,
-    shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    target: SocketAddr,
     /// Becomes readable when everything is to end.
-    stop: OwnedFd,
-    stopping: AtomicBool,
-    connections: Mutex<Connections>,
-    fewer: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Connections {
-    next: u64,
-    open: HashMap<u64, Vec<TcpStream>>,
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Forwarder {
@@ -78,6 +55,10 @@ impl Forwarder {
     ///
     /// When the address cannot be listened on, or no thread be made.
     pub fn start(listen: SocketAddr, target: SocketAddr) -> Result<Self, Error> {
+        Self::with_limits(listen, target, Limits::default())
+    }
+
+    fn with_limits(listen: SocketAddr, target: SocketAddr, limits: Limits) -> Result<Self, Error> {
         let fail = |error: io::Error| {
             let object = format!("port {} of {}", listen.port(), listen.ip());
             if error.kind() == io::ErrorKind::AddrInUse {
@@ -89,17 +70,13 @@ impl Forwarder {
         let listener = TcpListener::bind(listen).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| fail(errno.into()))?;
-        let shared = Arc::new(Shared {
-            target,
-            stop,
-            stopping: AtomicBool::new(false),
-            connections: Mutex::default(),
-            fewer: Condvar::new(),
-        });
-        let for_thread = Arc::clone(&shared);
-        let acceptor = spawn(move || accept(&listener, &for_thread)).map_err(fail)?;
-        Ok(Self { address, shared, acceptor: Some(acceptor) })
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| fail(errno.into()))?);
+        let relay = Relay::new(listener, target, Arc::clone(&stop), limits).map_err(fail)?;
+        let thread = thread::Builder::new()
+            .name("nabla-forward".to_owned())
+            .spawn(move || relay.run())
+            .map_err(fail)?;
+        Ok(Self { address, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -117,120 +94,9 @@ impl Forwarder {
 
 impl Drop for Forwarder {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
-        for stream in self.shared.connections().open.values().flatten() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        self.shared.fewer.notify_all();
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-    }
-}
-
-impl Shared {
-    fn connections(&self) -> MutexGuard<'_, Connections> {
-        // What is inside is consistent after every statement.
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    /// Remembers a connection, so that it can be ended; nothing when it is to end at once.
-    fn register(&self, streams: &[&TcpStream]) -> Option<u64> {
-        let streams = streams.iter().map(|stream| stream.try_clone()).collect::<io::Result<_>>().ok()?;
-        let mut connections = self.connections();
-        if self.is_stopping() {
-            return None;
-        }
-        let id = connections.next;
-        connections.next = connections.next.wrapping_add(1);
-        connections.open.insert(id, streams);
-        Some(id)
-    }
-
-    fn forget(&self, id: u64) {
-        self.connections().open.remove(&id);
-        self.fewer.notify_all();
-    }
-}
-
-fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("nabla-forward".to_owned()).stack_size(STACK).spawn(work)
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    loop {
-        let mut descriptors =
-            [PollFd::new(listener, PollFlags::IN), PollFd::new(&shared.stop, PollFlags::IN)];
-        let polled = rustix::io::retry_on_intr(|| poll(&mut descriptors, None));
-        if shared.is_stopping() || polled.is_err() {
-            return;
-        }
-        match listener.accept() {
-            Ok((client, _)) => {
-                let in_thread = Arc::clone(shared);
-                let Some(id) = shared.register(&[&client]) else { return };
-                if spawn(move || serve(&client, id, &in_thread)).is_err() {
-                    shared.forget(id);
-                }
-                let open = shared.connections();
-                let full = |open: &mut Connections| open.open.len() >= SOCKETS_MAX && !shared.is_stopping();
-                drop(shared.fewer.wait_while(open, full));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
-                tracing::debug!(%error, "a connection could not be accepted");
-                thread::sleep(RETRY);
-            }
-        }
-    }
-}
-
-/// Passes one connection on until both sides have said all.
-fn serve(client: &TcpStream, id: u64, shared: &Arc<Shared>) {
-    let pass = || -> io::Result<()> {
-        client.set_nonblocking(false)?;
-        let server = TcpStream::connect_timeout(&shared.target, CONNECT_TIMEOUT)?;
-        for stream in [client, &server] {
-            stream.set_nodelay(true)?;
-        }
-        let Some(second) = shared.register(&[&server]) else { return Ok(()) };
-        let (from, to) = (client.try_clone()?, server.try_clone()?);
-        let there = spawn(move || copy(&from, &to));
-        if there.is_ok() {
-            copy(&server, client);
-        }
-        let joined = there.map(|thread| drop(thread.join()));
-        shared.forget(second);
-        joined
-    };
-    if let Err(error) = pass() {
-        tracing::debug!(%error, target = %shared.target, "a connection could not be passed on");
-    }
-    shared.forget(id);
-}
-
-/// Copies until one side ends, and passes the end on.
-fn copy(mut from: &TcpStream, mut to: &TcpStream) {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match from.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(length @ 1..) if to.write_all(&buffer[..length]).is_ok() => {}
-            Ok(0) => {
-                let _ = to.shutdown(Shutdown::Write);
-                return;
-            }
-            _ => {
-                // Nobody takes it, or somebody broke off: so does the other side.
-                let _ = from.shutdown(Shutdown::Both);
-                let _ = to.shutdown(Shutdown::Both);
-                return;
-            }
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
@@ -238,6 +104,11 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::{Read, Write},
+        net::{Shutdown, TcpStream},
+        time::Duration,
+    };
 
     fn pair() -> (TcpListener, Forwarder) {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -288,5 +159,59 @@ mod tests {
         let (_server, forwarder) = pair();
         let error = Forwarder::start(forwarder.local_address(), forwarder.local_address()).unwrap_err();
         assert!(error.to_string().contains("choose another port"), "{error}");
+    }
+
+    fn exchange(server: &TcpListener, forwarder: &Forwarder) -> (TcpStream, TcpStream) {
+        let mut client = TcpStream::connect(forwarder.local_address()).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        served.read_exact(&mut [0]).unwrap();
+        (client, served)
+    }
+
+    #[test]
+    fn idle_connections_give_way_to_new_ones() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let limits = Limits { connections: 2, gives_way: Duration::ZERO, ..Limits::default() };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let forwarder = Forwarder::with_limits(listen, server.local_addr().unwrap(), limits).unwrap();
+        let mut first = exchange(&server, &forwarder);
+        let _second = exchange(&server, &forwarder);
+        let _third = exchange(&server, &forwarder);
+        assert_eq!(first.0.read(&mut [0]).unwrap_or(0), 0);
+        assert_eq!(first.1.read(&mut [0]).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn connections_that_are_idle_for_long_are_ended() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let limits = Limits { idle: Duration::from_millis(20), ..Limits::default() };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let forwarder = Forwarder::with_limits(listen, server.local_addr().unwrap(), limits).unwrap();
+        let mut client = TcpStream::connect(forwarder.local_address()).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn reader_that_is_slow_gets_everything() {
+        let (server, forwarder) = pair();
+        let mut client = TcpStream::connect(forwarder.local_address()).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        // More than sockets and relay hold, so that it has to wait for the reader.
+        let sent: Vec<u8> = (0..32_u32 << 20).map(|number| (number % 251).to_le_bytes()[0]).collect();
+        let expected = sent.clone();
+        let writer = thread::spawn(move || {
+            served.write_all(&sent).unwrap();
+            served.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            served.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        client.write_all(b"both ways").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        assert!(got == expected);
+        assert_eq!(writer.join().unwrap(), "both ways");
     }
 }

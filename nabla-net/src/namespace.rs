@@ -205,35 +205,59 @@ impl Namespace {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// Every namespace that can be found: the current one, those of processes that may be looked at, and those that
-    /// have names below /run.
+    /// Visits every namespace that can be found: the current one, those that have names below /run, and those of processes
+    /// that may be looked at. One at a time: however many there are, a few descriptors are enough.
     ///
     /// ```
-    /// let all = nabla_net::Namespace::all()?;
-    /// assert!(all[0].is_same(&nabla_net::Namespace::current()?)?);
+    /// use nabla_net::Namespace;
+    ///
+    /// let mut found = Vec::new();
+    /// Namespace::for_each(|namespace| found.push(namespace))?;
+    /// assert!(found[0].is_same(&Namespace::current()?)?);
     /// # Ok::<(), nabla_net::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// When the current one cannot be opened.
-    pub fn all() -> Result<Vec<Self>, Error> {
-        let mut found = vec![Self::current()?];
-        let mut known = vec![found[0].identity()?];
-        let named = ["/run/netns", "/run/docker/netns"].into_iter().flat_map(list);
-        let of_processes = list("/proc")
-            .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit()))
-            .map(|path| path.join("ns/net"));
-        for path in named.chain(of_processes) {
-            // Most processes share one; looking is cheaper than opening.
-            let Ok(metadata) = fs::metadata(&path) else { continue };
-            let identity = (metadata.dev(), metadata.ino());
-            if !known.contains(&identity) {
+    /// The first thing that keeps it from seeing all that it may see, such as a lack of descriptors. What can be visited has
+    /// been.
+    pub fn for_each(mut visit: impl FnMut(Self)) -> Result<(), Error> {
+        let current = Self::current()?;
+        let mut known = vec![current.identity()?];
+        visit(current);
+        let mut result = Ok(());
+        for (directory, below) in [("/run/netns", ""), ("/run/docker/netns", ""), ("/proc", "ns/net")] {
+            let entries = match fs::read_dir(directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    result = result.and(Err(Error::system("list", directory, error)));
+                    continue;
+                }
+            };
+            for entry in entries.flatten() {
+                let is_process = entry.file_name().as_encoded_bytes()[0].is_ascii_digit();
+                if directory == "/proc" && !is_process {
+                    continue;
+                }
+                let path = entry.path().join(below);
+                // Most processes share one; looking is cheaper than opening.
+                let Ok(metadata) = fs::metadata(&path) else { continue };
+                let identity = (metadata.dev(), metadata.ino());
+                if known.contains(&identity) {
+                    continue;
+                }
                 known.push(identity);
-                found.extend(Self::open_path(&path));
+                match Self::open_path(&path) {
+                    Ok(namespace) => visit(namespace),
+                    // The process has ended, or is somebody else's; the file has been left behind.
+                    Err(error) if error.is_not_found() || error.is_not_permitted() => {}
+                    Err(Error { kind: ErrorKind::Kind { .. }, .. }) => {}
+                    Err(error) => result = result.and(Err(error)),
+                }
             }
         }
-        Ok(found)
+        result
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -245,10 +269,6 @@ impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
-}
-
-fn list(directory: &str) -> impl Iterator<Item = std::path::PathBuf> {
-    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// The kind of a namespace: the flag with which clone(2) makes one.

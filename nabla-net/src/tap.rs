@@ -123,6 +123,34 @@ impl Network {
         self.in_namespace("open", || Tap::open(name))
     }
 
+    /// Whether some program has a tap open: a guest that would lose its network with it.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// let network = nabla_net::Network::isolated()?;
+    /// let tap = network.create_persistent_tap(&nabla_net::TapOptions::new().name("tap0"))?;
+    /// assert!(!network.is_in_use(&tap)?);
+    /// let opened = network.open_tap("tap0")?;
+    /// assert!(network.is_in_use(&tap)?);
+    /// # drop(opened);
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be tried.
+    pub fn is_in_use(&self, tap: &Link) -> Result<bool, Error> {
+        match self.open_tap(&tap.name) {
+            Ok(_) => Ok(false),
+            Err(error) => match error.kind {
+                ErrorKind::Busy => Ok(true),
+                // Several may open a tap of several queues; it has a carrier as long as one does.
+                ErrorKind::Kind { .. } => Ok(tap.is_running),
+                _ => Err(error),
+            },
+        }
+    }
+
     fn in_namespace(
         &self,
         operation: &'static str,

@@ -117,11 +117,13 @@ pub fn main(args: &ListArgs) -> anyhow::Result<()> {
             _ => "somebody else".to_owned(),
         };
         let addresses = if json.addresses.is_empty() { "-".to_owned() } else { json.addresses.join(",") };
-        let bridge = json.bridge.as_deref().unwrap_or("-");
+        // Whoever may make interfaces may put anything into their names.
+        let bridge = output::one_line(json.bridge.as_deref().unwrap_or("-"));
+        let name = output::one_line(&json.name);
         let _ = writeln!(
             text,
-            "{:<15}  {:<6}  {state:<5}  {:<6}  {bridge:<15}  {addresses:<24}  {made_by}",
-            json.name, json.kind, json.mtu,
+            "{name:<15}  {:<6}  {state:<5}  {:<6}  {bridge:<15}  {addresses:<24}  {made_by}",
+            json.kind, json.mtu,
         );
     }
     output::print(text.as_bytes())

@@ -5,7 +5,7 @@ mod list;
 
 use crate::output;
 use clap::{Args, Subcommand};
-use nabla_net::{Leftover, Namespace, Network};
+use nabla_net::{Leftover, Link, Namespace, Network};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,10 @@ struct DeleteArgs {
     /// The interfaces.
     #[arg(required = true)]
     names: Vec<String>,
+
+    /// Delete a tap that a guest or another program has open, too: it loses its network.
+    #[arg(long)]
+    force: bool,
 
     /// The network namespace that they are in.
     #[arg(long, value_name = "PATH")]
@@ -106,12 +110,29 @@ fn delete(args: &DeleteArgs) -> anyhow::Result<()> {
                 "interface '{name}' was not made by nabla, and stays; delete it with: ip link delete {name}"
             );
         }
+        if !args.force {
+            refuse_in_use(&network, &link)?;
+        }
     }
     for name in &args.names {
         network.delete_link(name)?;
     }
     if args.json {
         output::print_json(&DeletedJson { kind: "nabla.net.deleted", version: 1, deleted: &args.names })?;
+    }
+    Ok(())
+}
+
+/// Fails for a tap that somebody has open, and for a bridge that has such a tap.
+fn refuse_in_use(network: &Network, link: &Link) -> anyhow::Result<()> {
+    for tap in network.links()? {
+        let is_meant = tap.index == link.index || tap.controller == Some(link.index);
+        if is_meant && tap.kind.as_deref() == Some("tun") && network.is_in_use(&tap)? {
+            anyhow::bail!(
+                "tap '{}' is in use by a guest or another program, which would lose its network; end that first, or say --force",
+                tap.name
+            );
+        }
     }
     Ok(())
 }
@@ -144,19 +165,19 @@ impl From<Leftover> for LeftoverJson {
 fn collect(args: &GcArgs) -> anyhow::Result<()> {
     let mut collected = Vec::new();
     let mut result = Ok(());
-    let networks = match &args.netns {
-        Some(path) => vec![network(Some(path))?],
-        // A namespace that may not be entered belongs to another user, who has to clean it up.
-        None => {
-            let others =
-                Namespace::all()?.into_iter().skip(1).filter_map(|namespace| Network::inside(namespace).ok());
-            [Network::current()?].into_iter().chain(others).collect()
-        }
-    };
-    for network in networks {
-        match network.collect_garbage() {
+    let mut collect =
+        |network: Result<Network, nabla_net::Error>| match network.and_then(|it| it.collect_garbage()) {
             Ok(leftovers) => collected.extend(leftovers.into_iter().map(LeftoverJson::from)),
-            Err(error) => result = result.and(Err(error)),
+            // A namespace that may not be entered belongs to another user, who has to clean it up.
+            Err(error) if args.netns.is_none() && error.is_not_permitted() => {}
+            Err(error) => result = std::mem::replace(&mut result, Ok(())).and(Err(error)),
+        };
+    match &args.netns {
+        Some(path) => collect(Namespace::open_path(path).and_then(Network::inside)),
+        None => {
+            if let Err(error) = Namespace::for_each(|namespace| collect(Network::inside(namespace))) {
+                collect(Err(error));
+            }
         }
     }
     if args.json {
@@ -164,7 +185,8 @@ fn collect(args: &GcArgs) -> anyhow::Result<()> {
     } else {
         let line = |leftover: &LeftoverJson| {
             let what = if leftover.action == "deleted" { "deleted" } else { "given back" };
-            format!("{}: {what}; process {} left it behind\n", leftover.interface, leftover.pid)
+            let interface = output::one_line(&leftover.interface);
+            format!("{interface}: {what}; process {} left it behind\n", leftover.pid)
         };
         output::print(collected.iter().map(line).collect::<String>().as_bytes())?;
     }

@@ -137,11 +137,20 @@ impl Networks {
             let target = SocketAddr::new(address.address(), publish.port);
             let forwarder = Forwarder::start(publish.listen, target)?;
             let listen = forwarder.local_address();
+            let address = match listen.ip() {
+                ip if ip.is_unspecified() => {
+                    format!(
+                        "every address of this host ({ip}; -p 127.0.0.1:{}:{} is for this host alone)",
+                        listen.port(),
+                        publish.port
+                    )
+                }
+                ip => ip.to_string(),
+            };
             self.notes.push(format!(
-                "port {} of the guest is port {} of {}",
+                "port {} of the guest is port {} of {address}",
                 publish.port,
-                listen.port(),
-                listen.ip()
+                listen.port()
             ));
             self.forwarders.push(forwarder);
         }

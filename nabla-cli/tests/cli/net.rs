@@ -88,8 +88,11 @@ pub fn serve(
 /// The next line on the standard error of a program, and no byte more.
 fn next_line(child: &mut Child) -> String {
     let stderr = child.stderr.as_mut().unwrap();
-    let bytes = stderr.bytes().map(|byte| byte.unwrap()).take_while(|&byte| byte != b'\n').collect();
-    String::from_utf8(bytes).unwrap()
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while stderr.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
 }
 
 impl Running {
@@ -208,6 +211,11 @@ fn published_port_reaches_the_guest() {
     assert!(running.said[1].contains("port 80 of the guest is port 8080 of 127.0.0.1"), "{:?}", running.said);
     assert_served(&network, "127.0.0.1", 8080);
     assert_eq!(running.end("-INT"), 130);
+    let options = ["--net", "new,host=10.3.0.1/24", "-p", "8080:80"];
+    let running = serve(&network, &example("httpd"), &options, |_| {});
+    assert!(running.said[1].contains("of every address of this host (0.0.0.0;"), "{:?}", running.said);
+    assert_served(&network, "10.3.0.1", 8080);
+    running.end("-INT");
     assert_eq!(link_names(&network), ["lo"]);
 }
 

@@ -1,6 +1,10 @@
 //! Networks as engines and hostile neighbours make them: what the kernel's own stack would do there, the guest does.
 
-use crate::net::{assert_served, host, serve};
+use crate::{
+    Outcome, nabla,
+    net::{assert_served, host, serve},
+    outcome,
+};
 use nabla_net::{Link, Network, Owned, TapOptions, VethPair};
 use nabla_testkit::{example, need};
 use std::{
@@ -175,4 +179,81 @@ fn guest_ends_when_its_tap_is_deleted() {
         network.delete_link(&tap.name).unwrap();
         assert_ne!(running.wait().status, 0);
     }
+}
+
+/// `nabla net` inside of a namespace.
+fn net(network: &Network, words: &[&str]) -> Outcome {
+    let mut command = nabla();
+    command.arg("net").args(words);
+    network.namespace().run(move || outcome(&mut command)).unwrap()
+}
+
+#[test]
+fn taps_in_use_are_deleted_by_force_only() {
+    if !need::tap() {
+        return;
+    }
+    let network = host();
+    let bridge = network.create_bridge("br0").unwrap();
+    assert_eq!(net(&network, &["create", "tap0", "--bridge", "br0"]).status, 0);
+    bridge.keep();
+    let opened = network.open_tap("tap0").unwrap();
+    for name in ["tap0", "br0"] {
+        let refused = net(&network, &["delete", name]);
+        assert!(refused.status == 125 && refused.stderr.contains("tap 'tap0' is in use"), "{refused:?}");
+    }
+    assert_eq!(net(&network, &["delete", "tap0", "--force"]).status, 0);
+    drop(opened);
+    assert_eq!(net(&network, &["delete", "br0"]).status, 0);
+}
+
+#[test]
+fn names_of_interfaces_do_not_reach_the_terminal_as_they_are() {
+    if !need::tap() {
+        return;
+    }
+    let network = host();
+    let name = "a\x1b[2Jb\u{202e}";
+    network.create_bridge(name).unwrap().keep();
+    let listed = net(&network, &["list"]);
+    assert!(listed.stdout.contains("a\\u{1b}[2Jb\\u{202e}"), "{listed:?}");
+    assert!(!listed.stdout.contains('\x1b') && !listed.stdout.contains('\u{202e}'));
+    // Of a process that is gone: what gc tells.
+    let owner = nabla_net::Owner::this_process().unwrap().to_string();
+    let (start, _) = owner.rsplit_once(':').unwrap();
+    let alias = format!("{start}:1");
+    let words = ["link", "set", name, "alias", &alias];
+    let run = || Command::new("ip").args(words).status();
+    assert!(network.namespace().run(run).unwrap().unwrap().success());
+    let collected = net(&network, &["gc", "--netns", "/proc/self/ns/net"]);
+    assert!(collected.stdout.contains("a\\u{1b}[2Jb\\u{202e}: deleted"), "{collected:?}");
+    let refused = net(&network, &["delete", "no\x1b[2J"]);
+    assert!(refused.status == 125 && !refused.stderr.contains('\x1b'), "{refused:?}");
+}
+
+#[test]
+fn few_descriptors_are_enough_for_cleaning_up_many_namespaces() {
+    if !need::tap() {
+        return;
+    }
+    let networks: Vec<_> = (0..40).map(|_| Network::isolated().unwrap()).collect();
+    let mut sleepers: Vec<_> = networks
+        .iter()
+        .map(|network| {
+            network.namespace().run(|| Command::new("sleep").arg("1000").spawn()).unwrap().unwrap()
+        })
+        .collect();
+    // Something in the last of them, of a process that is gone.
+    let owner = nabla_net::Owner::this_process().unwrap().to_string();
+    let alias = format!("{}:1", owner.rsplit_once(':').unwrap().0);
+    networks[39].create_bridge("left").unwrap().keep();
+    ip(&networks[39], &format!("link set left alias {alias}"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 16; exec \"$0\" net gc", env!("CARGO_BIN_EXE_nabla")]);
+    let collected = outcome(&mut command);
+    for sleeper in &mut sleepers {
+        let _ = sleeper.kill();
+        let _ = sleeper.wait();
+    }
+    assert!(collected.status == 0 && collected.stdout.contains("left: deleted"), "{collected:?}");
 }

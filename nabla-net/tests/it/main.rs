@@ -4,3 +4,4 @@ mod adopt;
 mod cleanup;
 mod common;
 mod config;
+mod forward;
