@@ -103,6 +103,7 @@ impl AdoptOptions {
 pub struct Adopted {
     tap: CreatedTap,
     config: NetConfig,
+    untold: Vec<String>,
     guard: Owned<Link>,
 }
 
@@ -124,6 +125,26 @@ impl Adopted {
     #[must_use]
     pub const fn config(&self) -> &NetConfig {
         &self.config
+    }
+
+    /// What the namespace's own stack heeds and no guest can be told, in words: rules of policy routing, and routes that
+    /// lead nowhere.
+    ///
+    /// ```
+    /// # if !nabla_testkit::need::tap() { return Ok(()) }
+    /// use nabla_net::{AdoptOptions, Network};
+    ///
+    /// let container = Network::isolated()?;
+    /// let _pair = container.create_veth("eth0", "peer")?;
+    /// container.set_up("eth0")?;
+    /// for what in container.adopt(&AdoptOptions::new("eth0"))?.untold() {
+    ///     eprintln!("the guest is not told {what}");
+    /// }
+    /// # Ok::<(), nabla_net::Error>(())
+    /// ```
+    #[must_use]
+    pub fn untold(&self) -> &[String] {
+        &self.untold
     }
 
     /// The interface.
@@ -253,12 +274,13 @@ impl Network {
             return Err(fail(ErrorKind::Busy));
         }
         let config = self.config_of(&link, mac)?;
+        let untold = self.other_routing()?;
         let tap = self.create_tap(&options.tap.clone().mtu(link.mtu))?;
         let guard = match options.connection {
             Connection::Redirect => self.connect_by_redirection(&link, tap.link())?,
             Connection::Bridge => self.connect_by_bridge(&link, mac, tap.link())?,
         };
-        Ok(Adopted { tap, config, guard })
+        Ok(Adopted { tap, config, untold, guard })
     }
 
     /// Says which interfaces there are, where one was not found.

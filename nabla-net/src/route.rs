@@ -13,10 +13,17 @@ use netlink_packet_route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags,
         RouteProtocol, RouteScope, RouteType, RouteVia,
     },
+    rule::{RuleAttribute, RuleMessage},
 };
 use rustix::io::Errno;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+/// Priorities of the rules that every namespace has: of the tables local, main and default. Source: ip-rule(8).
+const USUAL_RULES: [u32; 3] = [0, 32766, 32767];
 
 /// A route of the main table to addresses of one family. One with several next hops is as many routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +103,11 @@ impl Network {
     ///
     /// When the kernel does not tell.
     pub fn routes(&self) -> Result<Vec<Route>, Error> {
-        let mut routes = Vec::new();
+        Ok(self.route_messages()?.iter().flat_map(from_message).collect())
+    }
+
+    fn route_messages(&self) -> Result<Vec<RouteMessage>, Error> {
+        let mut messages = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
@@ -104,13 +115,55 @@ impl Network {
                 .routing()
                 .list(&RouteNetlinkMessage::GetRoute(message))
                 .map_err(|error| Error::system("list", "the routes", error))?;
-            for answer in &answers {
-                if let RouteNetlinkMessage::NewRoute(message) = answer {
-                    routes.extend(from_message(message));
+            messages.extend(answers.into_iter().filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(message) => Some(message),
+                _ => None,
+            }));
+        }
+        Ok(messages)
+    }
+
+    /// What else decides where packets of this namespace go, in words: rules besides those that every namespace has, and
+    /// routes of the main table that lead nowhere.
+    pub(crate) fn other_routing(&self) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RuleMessage::default();
+            message.header.family = family;
+            // Kernels without rules do not know the question.
+            for rule in self.routing().list(&RouteNetlinkMessage::GetRule(message)).unwrap_or_default() {
+                let RouteNetlinkMessage::NewRule(rule) = rule else { continue };
+                if rule.header.family != family {
+                    continue;
+                }
+                let priority = rule.attributes.iter().find_map(|attribute| match attribute {
+                    RuleAttribute::Priority(priority) => Some(*priority),
+                    _ => None,
+                });
+                let priority = priority.unwrap_or(0);
+                if !USUAL_RULES.contains(&priority) {
+                    found.push(format!("the rule of routing with priority {priority}"));
                 }
             }
         }
-        Ok(routes)
+        for message in self.route_messages()? {
+            let kind = message.header.kind;
+            let leads_nowhere = matches!(
+                kind,
+                RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
+            );
+            if leads_nowhere && message.header.protocol != RouteProtocol::Kernel && table(&message) == MAIN {
+                let mut unicast = message;
+                unicast.header.kind = RouteType::Unicast;
+                unicast.attributes.push(RouteAttribute::Oif(1));
+                let destination = from_message(&unicast).first().map(|route| route.destination);
+                found.extend(
+                    destination
+                        .map(|to| format!("the route to {to} ({})", format!("{kind:?}").to_lowercase())),
+                );
+            }
+        }
+        Ok(found)
     }
 
     /// Adds a route until this is undone.
@@ -203,10 +256,17 @@ fn message(route: &Route) -> RouteMessage {
     message
 }
 
+fn table(message: &RouteMessage) -> u32 {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(number) => Some(*number),
+        _ => None,
+    });
+    table.unwrap_or(message.header.table.into())
+}
+
 /// The routes of a message: one for each next hop.
 fn from_message(message: &RouteMessage) -> Vec<Route> {
     let header = &message.header;
-    let mut table = u32::from(header.table);
     let mut route = Route::direct(any(header.address_family == AddressFamily::Inet), 0);
     let mut hops = &[][..];
     for attribute in &message.attributes {
@@ -219,7 +279,6 @@ fn from_message(message: &RouteMessage) -> Vec<Route> {
             }
             RouteAttribute::Oif(index) => route.link = *index,
             RouteAttribute::Priority(metric) => route.metric = *metric,
-            RouteAttribute::Table(number) => table = *number,
             RouteAttribute::MultiPath(several) => hops = several,
             _ => {}
         }
@@ -227,7 +286,7 @@ fn from_message(message: &RouteMessage) -> Vec<Route> {
     route.gateway = gateway(&message.attributes);
     route.on_link = header.flags.contains(RouteFlags::Onlink);
     route.by_kernel = header.protocol == RouteProtocol::Kernel;
-    if header.kind != RouteType::Unicast || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+    if header.kind != RouteType::Unicast || table(message) != MAIN {
         return Vec::new();
     }
     let hops = hops.iter().map(|hop| Route {

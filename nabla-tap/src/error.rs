@@ -105,7 +105,7 @@ pub enum TapErrorKind {
         source: io::Error,
     },
     /// The MTU cannot be read. `NotFound` means that the tap is in another network namespace.
-    #[error("its MTU cannot be read; is it in another network namespace?")]
+    #[error("its MTU cannot be read: it is in another network namespace, or gone; say the MTU")]
     Mtu {
         /// The system's reason.
         source: io::Error,

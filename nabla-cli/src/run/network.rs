@@ -98,6 +98,8 @@ impl Networks {
             NetSource::Adopt { interface, netns, connection } => {
                 let network = network(netns.as_deref())?;
                 let adopted = network.adopt(&AdoptOptions::new(interface).connection(*connection))?;
+                let untold = adopted.untold().iter().map(|what| format!("the guest is not told {what}"));
+                let untold: Vec<_> = untold.collect();
                 let (tap, config, guard) = adopted.into_parts();
                 let mut config = merged(config, net);
                 if config.dns.is_empty() {
@@ -106,6 +108,7 @@ impl Networks {
                 let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
                 let addresses = if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") };
                 self.notes.push(format!("the guest has {interface} and its addresses ({addresses})"));
+                self.notes.extend(untold);
                 self.add(net, tap, config);
                 self.adopted.push(guard);
                 Ok(())

@@ -343,6 +343,11 @@ fn routes_of_every_form_are_the_guests() {
     // That the gateway is on the link follows from its being the gateway.
     let calico = ["169.254.1.1 dev eth0", "default via 169.254.1.1 dev eth0"];
     assert_eq!(routes(&calico), (Some("169.254.1.1".to_owned()), vec![]));
+    for words in ["rule add from 10.9.0.2 table 100 priority 77", "route add blackhole 203.0.113.0/24"] {
+        command(&container, "ip", words);
+    }
+    let untold = container.adopt(&AdoptOptions::new("eth0")).unwrap().untold().to_vec();
+    assert_eq!(untold, ["the rule of routing with priority 77", "the route to 203.0.113.0/24 (blackhole)"]);
     let mixed = ["192.0.2.0/24 via inet6 fe80::1 dev eth0"];
     assert_eq!(routes(&mixed), (None, vec!["192.0.2.0/24,fe80::1".to_owned()]));
 }
