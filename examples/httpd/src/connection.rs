@@ -75,6 +75,11 @@ impl<F: File> Connection<F> {
         self.progress
     }
 
+    /// Whether nothing is being sent.
+    pub const fn is_idle(&self) -> bool {
+        self.response.is_none()
+    }
+
     /// Sends and receives as much as possible.
     pub fn serve<Fs>(&mut self, socket: &mut Socket<'_>, files: &mut Cache<Fs>, clock: &Clock)
     where

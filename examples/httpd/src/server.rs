@@ -29,7 +29,9 @@ const SEND: usize = 64 << 10;
 const WAITING_MAX: usize = 128;
 /// Of those, the ones that listen. The rest waits for the third word of a handshake, which may never come: then those that
 /// have waited longest give way, as in a kernel's queue. Each frame of a round finds a socket.
-const LISTENING_MIN: usize = Stack::FRAMES_AT_ONCE * 2;
+const LISTENING_MIN: usize = Stack::FRAMES_AT_ONCE;
+/// Sockets that are kept for clients to come where connections have taken the rest: idle ones give way.
+const RESERVED: usize = LISTENING_MIN * 3;
 /// Connections, unless there is memory for less.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may neither say nor take anything.
@@ -85,11 +87,12 @@ impl<F: Files> Server<F> {
     /// Sees to it that there are sockets for clients who come at the same time.
     fn listen(&mut self) {
         let listening = self.waiting.len() - self.half_open.len();
-        let wanted = LISTENING_MIN.min(self.limit / 2);
-        for handle in self.half_open.drain(..wanted.saturating_sub(listening).min(self.half_open.len())) {
+        let missing = LISTENING_MIN.min(self.limit / 4).saturating_sub(listening);
+        for handle in self.half_open.drain(..missing.min(self.half_open.len())) {
             self.stack.sockets().remove(handle);
             self.waiting.retain(|&waiting| waiting != handle);
         }
+        self.make_room();
         let free = self.limit - (self.waiting.len() + self.connections.len()).min(self.limit);
         let missing = WAITING_MAX - self.waiting.len().min(WAITING_MAX);
         for _ in 0..missing.min(free) {
@@ -103,6 +106,21 @@ impl<F: Files> Server<F> {
             }
             let handle = self.stack.sockets().add(socket);
             self.waiting.push(handle);
+        }
+    }
+
+    /// Ends connections that carry nothing, where there would be too few sockets for clients to come: first those that have
+    /// been idle for longest.
+    fn make_room(&mut self) {
+        let excess = (self.connections.len() + RESERVED.min(self.limit / 2)).saturating_sub(self.limit);
+        if excess == 0 {
+            return;
+        }
+        let mut idle: Vec<_> =
+            self.connections.iter().filter(|(_, connection)| connection.is_idle()).collect();
+        idle.sort_by_key(|(_, connection)| connection.last_progress());
+        for &&(handle, _) in idle.iter().take(excess) {
+            self.stack.sockets().get_mut::<Socket<'_>>(handle).abort();
         }
     }
 

@@ -9,9 +9,10 @@ use nabla_net::{Link, Network, Owned, TapOptions, VethPair};
 use nabla_testkit::{example, need};
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
     os::fd::{AsFd, AsRawFd},
     process::Command,
+    time::Duration,
 };
 
 /// A host with `vh`, and a container with `eth0`, which has these addresses.
@@ -256,4 +257,21 @@ fn few_descriptors_are_enough_for_cleaning_up_many_namespaces() {
         let _ = sleeper.wait();
     }
     assert!(collected.status == 0 && collected.stdout.contains("left: deleted"), "{collected:?}");
+}
+
+#[test]
+fn idle_connections_keep_nobody_out() {
+    if !need::tap() {
+        return;
+    }
+    let network = host();
+    let options = ["--net", "new,host=10.78.0.1/24,guest=10.78.0.2", "--mem", "32M"];
+    let running = serve(&network, &example("httpd"), &options, |_| {});
+    assert_served(&network, "10.78.0.2", 80);
+    let connect = || TcpStream::connect_timeout(&([10, 78, 0, 2], 80).into(), Duration::from_secs(10));
+    // More than the guest has memory for.
+    let idle: Vec<_> = network.namespace().run(|| (0..300).map(|_| connect().unwrap()).collect()).unwrap();
+    assert_served(&network, "10.78.0.2", 80);
+    drop::<Vec<TcpStream>>(idle);
+    running.end("-INT");
 }
