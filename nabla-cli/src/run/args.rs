@@ -135,7 +135,7 @@ const NETWORK: &[Opt] = &[
     ),
     Opt::new(
         "publish",
-        "Pass TCP connections to a port of the host on to the guest, without rules in a firewall",
+        "Pass TCP connections to a port of the host on to the guest, without rules in a firewall: to that of ADDRESS, or of every IPv4 address of the host",
         Value::Many("[ADDRESS:]PORT:GUEST_PORT", |run, value| {
             parsed(value).map(|port| run.publish.push(port))
         }),

@@ -183,8 +183,10 @@ impl Networks {
         if style == ConfigStyle::None {
             return Ok(args.args.clone());
         }
+        let mut is_first = true;
         for config in &self.configs {
-            let said = untold(style, config);
+            let said = untold(style, config, is_first);
+            is_first &= config.addresses.is_empty();
             self.notes.extend(said.map(|what| {
                 format!("the guest is not told {what}: --net-config {style} has no form for it")
             }));
@@ -234,10 +236,12 @@ fn merged(mut config: NetConfig, net: &NetSpec) -> NetConfig {
     config
 }
 
-/// Addresses and routes for which a style has no form.
-fn untold(style: ConfigStyle, config: &NetConfig) -> impl Iterator<Item = String> {
-    let is_nabla = style == ConfigStyle::Nabla;
-    let firsts = [config.ipv4(), config.ipv6()];
+/// Addresses and routes for which a style has no form. Only rumprun guests are told about more interfaces than the first one
+/// that has an address.
+fn untold(style: ConfigStyle, config: &NetConfig, is_first: bool) -> impl Iterator<Item = String> {
+    let is_nabla = style == ConfigStyle::Nabla && is_first;
+    let is_told = is_first || style == ConfigStyle::Rumprun;
+    let firsts = [config.ipv4(), config.ipv6()].map(|address| address.filter(|_| is_told));
     let addresses =
         config.addresses.iter().filter(move |address| !is_nabla && !firsts.contains(&Some(**address)));
     let routes = config.other_routes().filter(move |route| !is_nabla || route.is_mixed());
