@@ -1,9 +1,10 @@
 //! The members of a stream.
 
 use super::{
-    BLOCK, BLOCK_SIZE, broken, field,
+    block::{BLOCK, BLOCK_SIZE, broken, cut_off, padding as padding_of},
+    field,
     header::{Dialect, Header, Kind},
-    input::{Input, cut_off, padding as padding_of},
+    input::Input,
     pax::Extensions,
     sparse::Sparse,
 };

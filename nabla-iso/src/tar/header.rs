@@ -1,6 +1,9 @@
 //! Blocks that describe a member.
 
-use super::{BLOCK, broken, field};
+use super::{
+    block::{BLOCK, broken},
+    field,
+};
 use std::io;
 
 /// Who has written a header, which decides what is after the fields that all have.

@@ -1,6 +1,6 @@
 //! What a stream is read from.
 
-use super::BLOCK_SIZE;
+use super::block::cut_off;
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, ErrorKind, Read},
@@ -107,14 +107,4 @@ impl Read for Input {
         self.position += length as u64;
         Ok(length)
     }
-}
-
-/// Bytes from the end of `size` bytes to the next block.
-pub const fn padding(size: u64) -> u64 {
-    (BLOCK_SIZE - size % BLOCK_SIZE) % BLOCK_SIZE
-}
-
-/// A stream that ends too early.
-pub fn cut_off() -> io::Error {
-    io::Error::new(ErrorKind::UnexpectedEof, "it is cut off")
 }

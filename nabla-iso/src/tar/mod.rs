@@ -5,6 +5,7 @@
 //! an extended header has up to 1 MiB, a path up to 4095 bytes, and the map of a sparse file up to 2^20 parts.
 
 mod archive;
+mod block;
 mod field;
 mod header;
 mod input;
@@ -15,15 +16,3 @@ pub use archive::{Archive, Broken, Member};
 pub use header::Kind;
 pub use input::Input;
 pub use sparse::Sparse;
-
-use std::io;
-
-/// Bytes of a block, the unit of everything in a tar stream.
-const BLOCK: usize = 512;
-/// The same for offsets.
-const BLOCK_SIZE: u64 = BLOCK as u64;
-
-/// What is wrong with a stream.
-fn broken(why: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.into())
-}

@@ -1,12 +1,14 @@
 //! Extended headers of POSIX ("pax Extended Header", IEEE 1003.1-2017, pax), and what GNU, star and Sun put into them.
 
 use super::{
-    broken,
+    block::broken,
     field::{self, decimal},
-    sparse::MAX_PARTS,
 };
 use crate::format::Timestamp;
 use std::io;
+
+/// The most parts that a sparse file may have.
+pub const MAX_PARTS: usize = 1 << 20;
 
 /// What extended headers say. A value that is empty takes back what was said.
 #[derive(Debug, Default)]

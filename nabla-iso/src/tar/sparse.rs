@@ -1,15 +1,13 @@
 //! Sparse files: the old formats of GNU and star, and GNU's in pax headers, 0.0, 0.1 and 1.0.
 
 use super::{
-    BLOCK, broken, field,
+    block::{BLOCK, broken, padding},
+    field,
     header::Header,
-    input::{Input, padding},
-    pax::SparseExtensions,
+    input::Input,
+    pax::{MAX_PARTS, SparseExtensions},
 };
 use std::io;
-
-/// The most parts that a file may have.
-pub const MAX_PARTS: usize = 1 << 20;
 
 /// Where the bytes of a sparse file are that follow in the stream.
 #[derive(Debug, PartialEq, Eq)]
