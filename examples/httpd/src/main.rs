@@ -10,11 +10,11 @@
 extern crate alloc;
 
 mod connection;
+mod failure;
 mod root;
 mod server;
 
-use alloc::{boxed::Box, format, string::String};
-use core::{error::Error, fmt};
+use alloc::{boxed::Box, format};
 
 use nabla_guest::{
     Block, Net,
@@ -22,26 +22,11 @@ use nabla_guest::{
     tcpip::{Settings, Stack},
 };
 
-use crate::{root::Root, server::Server};
+use crate::{failure::Failure, root::Root, server::Server};
 
 nabla_guest::entry!(main, block "storage", net "service0");
 
 const PORT: u16 = 80;
-
-/// What ends the guest, as a sentence.
-struct Failure(String);
-
-impl fmt::Debug for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl<E: Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(format!("{error}"))
-    }
-}
 
 fn main() -> Result<core::convert::Infallible, Failure> {
     let (settings, rest) = Settings::from_args()?;

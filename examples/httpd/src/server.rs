@@ -1,7 +1,7 @@
 //! The server: sockets that wait for clients, and connections.
 
 use alloc::{collections::VecDeque, string::String, vec, vec::Vec};
-use core::time::Duration;
+use core::{convert::Infallible, time::Duration};
 
 use httpd::{Cache, Files};
 use nabla_guest::{
@@ -17,8 +17,8 @@ use nabla_guest::{
 };
 
 use crate::{
-    Failure,
     connection::{Clock, Connection},
+    failure::Failure,
 };
 
 /// Bytes of a request that are waited for.
@@ -67,7 +67,7 @@ impl<F: Files> Server<F> {
     }
 
     /// Serves for as long as the guest runs.
-    pub fn run(&mut self) -> ! {
+    pub fn run(&mut self) -> Result<Infallible, Failure> {
         loop {
             self.listen();
             self.stack.poll();

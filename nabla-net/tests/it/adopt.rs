@@ -63,7 +63,7 @@ impl Engine {
 }
 
 fn command(network: &Network, program: &str, words: &str) -> String {
-    let run = || std::process::Command::new(program).args(words.split(' ')).output();
+    let run = || Command::new(program).args(words.split(' ')).output();
     let output = network.namespace().run(run).unwrap().unwrap();
     assert!(output.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
