@@ -265,7 +265,8 @@ fn images_that_are_broken_are_told_with_status_1_and_what_is_none_with_125() {
     let image = directory.path().join("image.iso");
     outcome(iso("build").arg(&root).arg("-o").arg(&image));
     let whole = fs::read(&image).unwrap();
-    let damage: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damage: [(&str, Damage); 4] = [
         ("no volume descriptor", |bytes| bytes[16 * 2048 + 1] = b'X'),
         ("block size", |bytes| bytes[16 * 2048 + 128] = 3),
         ("after the image's end", |bytes| bytes.truncate(18 * 2048)),
