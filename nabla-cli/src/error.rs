@@ -34,18 +34,17 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// Which option helps.
 fn hint(error: &Error) -> Option<String> {
-    let option =
-        |kind: &DeviceKind| if *kind == DeviceKind::Net { ("--net", "TAP") } else { ("--disk", "PATH") };
     match error {
-        Error::Device(DeviceError::NotAttached { kind: DeviceKind::Unknown(_), .. }) => None,
-        Error::Device(DeviceError::NotAttached { kind, name }) => {
-            let (option, value) = option(kind);
-            Some(format!("attach it with {option} {name}={value}"))
-        }
-        Error::Device(DeviceError::Ambiguous { kind, .. }) => {
-            let (option, value) = option(kind);
-            Some(format!("{option} NAME={value}"))
-        }
+        Error::Device(DeviceError::NotAttached { kind, name }) => match kind {
+            DeviceKind::Block => Some(format!("attach it with --disk {name}=PATH")),
+            DeviceKind::Net => Some(format!("attach it with --net {name}=TAP, or --net {name}=new")),
+            DeviceKind::Unknown(_) => None,
+        },
+        Error::Device(DeviceError::Ambiguous { kind, .. }) => match kind {
+            DeviceKind::Block => Some("--disk NAME=PATH".to_owned()),
+            DeviceKind::Net => Some("--net NAME=TAP".to_owned()),
+            DeviceKind::Unknown(_) => None,
+        },
         Error::WritableExecutable { .. } => Some("with --x-exec-heap".to_owned()),
         Error::Memory { source: MemoryError::TooSmall { minimum, .. }, .. } => {
             Some(format!("--mem {}", minimum.as_u64().div_ceil(1 << 20)))

@@ -9,60 +9,58 @@ use alloc::string::{String, ToString};
 use core::{fmt, str::FromStr};
 use thiserror::Error;
 
-/// An interface between guest and monitor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Abi {
+/// Makes the type, the list of all and the names from one list, so that none is forgotten.
+macro_rules! abis {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// An interface between guest and monitor.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Abi {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Abi {
+            /// Every ABI.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// The name that [`FromStr`] takes: `spt-v2`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+abis! {
     /// Virtual machine; Solo5 0.6 and 0.7.
-    HvtV1,
+    HvtV1 = "hvt-v1",
     /// Virtual machine; Solo5 0.8 and later.
-    HvtV2,
+    HvtV2 = "hvt-v2",
     /// Confined process; Solo5 0.6 and 0.7.
-    SptV1,
+    SptV1 = "spt-v1",
     /// Confined process; Solo5 0.8 and later.
-    SptV2,
+    SptV2 = "spt-v2",
     /// Virtual machine, before notes existed: `ukvm` of Solo5 0.3, `hvt` of 0.4.
-    HvtWithoutNote,
+    HvtWithoutNote = "hvt-without-note",
     /// Confined process, before notes existed: early 2019.
-    SptWithoutNote,
+    SptWithoutNote = "spt-without-note",
     /// Virtual machine, `ukvm` of Solo5 0.2.
-    Ukvm,
+    Ukvm = "ukvm",
     /// IBM's fork of 2018: the guest calls the monitor through a function pointer.
-    Nabla2018,
+    Nabla2018 = "nabla-2018",
 }
 
 impl Abi {
-    /// Every ABI.
-    pub const ALL: [Self; 8] = [
-        Self::HvtV1,
-        Self::HvtV2,
-        Self::SptV1,
-        Self::SptV2,
-        Self::HvtWithoutNote,
-        Self::SptWithoutNote,
-        Self::Ukvm,
-        Self::Nabla2018,
-    ];
-
-    /// The name that [`FromStr`] takes: `spt-v2`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::HvtV1 => "hvt-v1",
-            Self::HvtV2 => "hvt-v2",
-            Self::SptV1 => "spt-v1",
-            Self::SptV2 => "spt-v2",
-            Self::HvtWithoutNote => "hvt-without-note",
-            Self::SptWithoutNote => "spt-without-note",
-            Self::Ukvm => "ukvm",
-            Self::Nabla2018 => "nabla-2018",
-        }
-    }
-
     /// Whether the guest needs a virtual machine; otherwise it is a confined process.
     #[must_use]
     pub const fn needs_kvm(self) -> bool {
-        matches!(self, Self::HvtV1 | Self::HvtV2 | Self::HvtWithoutNote | Self::Ukvm)
+        match self {
+            Self::HvtV1 | Self::HvtV2 | Self::HvtWithoutNote | Self::Ukvm => true,
+            Self::SptV1 | Self::SptV2 | Self::SptWithoutNote | Self::Nabla2018 => false,
+        }
     }
 
     /// Guest memory is a multiple of this: 2 MiB for virtual machines, a page for processes.
@@ -78,7 +76,10 @@ impl Abi {
     }
 
     pub(crate) const fn has_note(self) -> bool {
-        matches!(self, Self::HvtV1 | Self::HvtV2 | Self::SptV1 | Self::SptV2)
+        match self {
+            Self::HvtV1 | Self::HvtV2 | Self::SptV1 | Self::SptV2 => true,
+            Self::HvtWithoutNote | Self::SptWithoutNote | Self::Ukvm | Self::Nabla2018 => false,
+        }
     }
 }
 
@@ -90,10 +91,12 @@ impl fmt::Display for Abi {
 
 /// A text that names no [`Abi`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "'{0}' is no ABI: use hvt-v1, hvt-v2, spt-v1, spt-v2, hvt-without-note, spt-without-note, ukvm or nabla-2018"
-)]
+#[error("'{0}' is no ABI: use one of {list}", list = names())]
 pub struct ParseAbiError(String);
+
+fn names() -> String {
+    Abi::ALL.map(Abi::name).join(", ")
+}
 
 impl FromStr for Abi {
     type Err = ParseAbiError;

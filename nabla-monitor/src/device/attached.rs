@@ -65,6 +65,24 @@ pub(crate) enum Access {
     Frames,
 }
 
+impl Access {
+    /// Whether it is that of block devices.
+    pub fn is_blocks(self) -> bool {
+        match self {
+            Self::Blocks { .. } => true,
+            Self::Frames => false,
+        }
+    }
+
+    /// Whether it is that of network devices, which are also waited for.
+    pub fn is_frames(self) -> bool {
+        match self {
+            Self::Frames => true,
+            Self::Blocks { .. } => false,
+        }
+    }
+}
+
 /// A device that is open and has its place in the guest's manifest.
 #[derive(Debug)]
 pub(crate) struct Attached {
@@ -170,7 +188,7 @@ fn declared(manifest: &Manifest, kind: DeviceKind) -> Vec<String> {
 #[non_exhaustive]
 pub enum DeviceError {
     /// The guest declares no such device.
-    #[error("the guest declares no {kind} device{}; it declares {}", called(name.as_deref()), list(declared))]
+    #[error("the guest declares no {kind} device{}", called(name.as_deref(), declared))]
     NotDeclared {
         /// The kind asked for.
         kind: DeviceKind,
@@ -213,11 +231,11 @@ pub enum DeviceError {
     Net(#[from] TapError),
 }
 
-fn called(name: Option<&str>) -> String {
-    name.map_or_else(String::new, |name| format!(" called '{name}'"))
+fn called(name: Option<&str>, declared: &[String]) -> String {
+    let called = name.map_or_else(String::new, |name| format!(" called '{name}'"));
+    if declared.is_empty() { called } else { format!("{called}; it declares {}", list(declared)) }
 }
 
 fn list(names: &[String]) -> String {
-    let names: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }

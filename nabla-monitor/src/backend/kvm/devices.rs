@@ -91,7 +91,7 @@ impl Devices {
         let mut devices = Vec::new();
         for device in attached {
             let (index, access) = (device.info.index, device.access());
-            if access == Access::Frames {
+            if access.is_frames() {
                 let data = epoll::EventData::new_u64(index as u64);
                 epoll::add(&waitset, &device, data, epoll::EventFlags::IN)?;
             }
@@ -130,7 +130,7 @@ impl Devices {
 
     /// The network device with this handle.
     pub fn net(&self, handle: u64) -> Option<BorrowedFd<'_>> {
-        self.get(handle).filter(|device| device.access == Access::Frames).map(|net| net.descriptor.as_fd())
+        self.get(handle).filter(|device| device.access.is_frames()).map(|net| net.descriptor.as_fd())
     }
 
     /// One more network device, which is not in the wait set.
@@ -143,7 +143,7 @@ impl Devices {
     /// The network devices, for another thread.
     pub fn nets(&self) -> Nets {
         let net = |device: &Option<Device>| {
-            let net = device.as_ref().filter(|device| device.access == Access::Frames)?;
+            let net = device.as_ref().filter(|device| device.access.is_frames())?;
             Some(Arc::clone(&net.descriptor))
         };
         Nets(self.devices.iter().map(net).collect())
@@ -151,15 +151,15 @@ impl Devices {
 
     /// Every descriptor that is used, by what is done with it: for the system call filter.
     pub fn descriptors(&self) -> DeviceDescriptors {
-        let (nets, blocks): (Vec<_>, Vec<_>) =
-            self.devices.iter().flatten().partition(|device| device.access == Access::Frames);
-        let numbers =
-            |devices: Vec<&Device>| devices.into_iter().map(|device| device.descriptor.as_raw_fd()).collect();
+        let numbers = |is_wanted: fn(Access) -> bool| {
+            let wanted = self.devices.iter().flatten().filter(|device| is_wanted(device.access));
+            wanted.map(|device| device.descriptor.as_raw_fd()).collect()
+        };
         DeviceDescriptors {
             console: self.console.as_raw_fd(),
             waitset: self.waitset.as_raw_fd(),
-            blocks: numbers(blocks),
-            nets: numbers(nets),
+            blocks: numbers(Access::is_blocks),
+            nets: numbers(Access::is_frames),
         }
     }
 

@@ -33,7 +33,7 @@ use super::{Backend, Running};
 use crate::{
     confine::landlock,
     debug::DebugThread,
-    device::{self, Access},
+    device,
     error::Error,
     spec::{GuestSpec, Isolation},
     step::LaunchStep,
@@ -140,7 +140,7 @@ fn start(guest: GuestSpec, console: OwnedFd) -> Result<KvmGuest, Error> {
 /// below 4 GiB, and has a processor besides its own. On a single one, guests that wait for the ring by looking at it,
 /// as those of Solo5 do, would keep from running whom they wait for.
 fn takes_ring(guest: &GuestSpec) -> bool {
-    let has_net = guest.devices.iter().any(|device| device.access() == Access::Frames);
+    let has_net = guest.devices.iter().any(|device| device.access().is_frames());
     let fits = guest.memory.as_u64().checked_add(ring::BYTES).is_some_and(|end| end <= hvt::MEMORY_MAX);
     let processors = || rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
     has_net && guest.image.image().abi() == Abi::HvtV2 && fits && processors() > 1

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     confine::{Identity, landlock},
-    device::{self, Access, Attached},
+    device::{self, Attached},
     elf_writer::{self, ProgramHeader},
     step::LaunchStep,
     sys::{
@@ -314,9 +314,11 @@ fn events(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
     b.call(nr::EPOLL_CREATE1, [0.into()], number(fds.epoll), LaunchStep::CreateEventSet);
     let args = [CLOCK_MONOTONIC.into(), TFD_NONBLOCK.into()];
     b.call(nr::TIMERFD_CREATE, args, number(fds.timer), LaunchStep::CreateTimer);
-    let frames = config.devices.iter().zip(FIRST_DEVICE..).filter_map(|(device, fd)| {
-        matches!(device.access(), Access::Frames).then_some((fd, device.info.index as u64))
-    });
+    let frames = config
+        .devices
+        .iter()
+        .zip(FIRST_DEVICE..)
+        .filter_map(|(device, fd)| device.access().is_frames().then_some((fd, device.info.index as u64)));
     for (fd, data) in frames.chain([(fds.timer, spt::TIMER_EVENT)]) {
         // struct epoll_event is packed on x86-64.
         let mut event = [0_u8; 12];
