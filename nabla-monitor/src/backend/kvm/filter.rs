@@ -13,7 +13,10 @@ use crate::{
     },
 };
 use kvm_bindings::{KVMIO, kvm_debugregs, kvm_regs, kvm_sregs, kvm_xsave};
-use linux_raw_sys::general::PROT_EXEC;
+use linux_raw_sys::general::{
+    MADV_DODUMP, MADV_DONTDUMP, MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MAP_ANONYMOUS,
+    MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
+};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpArgLen::Qword, SeccompCmpOp,
     SeccompCondition, SeccompRule,
@@ -75,7 +78,6 @@ pub struct FilterConfig {
 pub fn always_allowed() -> Rules {
     let numbers = [
         nr::MUNMAP,
-        nr::MADVISE,
         nr::FUTEX,
         nr::EXIT,
         nr::RT_SIGPROCMASK,
@@ -105,10 +107,29 @@ pub fn is(index: u8, value: u64) -> Result<SeccompCondition, seccompiler::Backen
     SeccompCondition::new(index, Dword, SeccompCmpOp::Eq, value)
 }
 
-/// Memory that is not to be executed as third argument.
-pub fn not_executable() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let masked = SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(PROT_EXEC.into()), 0)?;
-    Ok(vec![SeccompRule::new(vec![masked])?])
+/// Memory that can be read and written at most, as third argument.
+fn not_executable() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    Ok(vec![SeccompRule::new(vec![within(2, PROT_READ | PROT_WRITE)?])?])
+}
+
+/// `mmap` of what an allocator asks for: private, of no file, not executable. A mapping of a descriptor would be a way to
+/// its file past the rules for `read` and `write`. The address is free: the thread can unmap all of its program's memory.
+fn new_memory() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    const NO_DESCRIPTOR: u64 = u32::MAX as u64;
+    let flags = SeccompCmpOp::MaskedEq((!(MAP_FIXED | MAP_NORESERVE)).into());
+    let flags = SeccompCondition::new(3, Dword, flags, (MAP_PRIVATE | MAP_ANONYMOUS).into())?;
+    Ok(vec![SeccompRule::new(vec![within(2, PROT_READ | PROT_WRITE)?, flags, is(4, NO_DESCRIPTOR)?])?])
+}
+
+/// `madvise` as allocators use it. The others concern files, other processes or the hardware.
+fn unused_memory() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let advices = [MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_DODUMP];
+    advices.into_iter().map(|advice| SeccompRule::new(vec![is(2, advice.into())?])).collect()
+}
+
+/// An argument without any bit but these.
+fn within(index: u8, bits: u32) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(index, Qword, SeccompCmpOp::MaskedEq(!u64::from(bits)), 0)
 }
 
 /// Everything without a rule fails with EPERM: a thread that was killed would leave the host program waiting for it.
@@ -137,8 +158,9 @@ pub fn build(config: &FilterConfig) -> Result<BpfProgram, seccompiler::BackendEr
         (nr::EPOLL_PWAIT, on(&[*waitset])?),
         (nr::EPOLL_PWAIT2, on(&[*waitset])?),
         (nr::CLOSE, on(&used)?),
-        (nr::MMAP, not_executable()?),
+        (nr::MMAP, new_memory()?),
         (nr::MPROTECT, not_executable()?),
+        (nr::MADVISE, unused_memory()?),
     ] {
         rules.insert(number.into(), rule);
     }
@@ -159,8 +181,9 @@ pub fn build_for_network(config: &FilterConfig) -> Result<BpfProgram, seccompile
         (nr::READ, on(&[nets, doorbell].concat())?),
         (nr::WRITE, on(&[nets, &[config.wake, config.debug]].concat())?),
         (nr::CLOSE, on(&[nets, doorbell].concat())?),
-        (nr::MMAP, not_executable()?),
+        (nr::MMAP, new_memory()?),
         (nr::MPROTECT, not_executable()?),
+        (nr::MADVISE, unused_memory()?),
         (nr::TGKILL, vec![own_kick()?]),
     ] {
         rules.insert(number.into(), rule);
@@ -181,8 +204,9 @@ pub fn build_for_owner(config: &FilterConfig) -> Result<BpfProgram, seccompiler:
     let mut rules = always_allowed();
     for (number, rule) in [
         (nr::WRITE, on(&[&STANDARD[..], &[config.exit, config.wake, config.debug]].concat())?),
-        (nr::MMAP, not_executable()?),
+        (nr::MMAP, new_memory()?),
         (nr::MPROTECT, not_executable()?),
+        (nr::MADVISE, unused_memory()?),
         (nr::TGKILL, vec![own_kick()?]),
         // Everything that it closes is its own, and nothing can be opened any more.
         (nr::CLOSE, Vec::new()),
@@ -221,7 +245,10 @@ pub fn confine_thread(program: &BpfProgram, landlock_abi: Option<u32>) -> io::Re
 mod tests {
     use super::*;
     use crate::confine::seccomp::interpreter::{ALLOW, X86_64, run};
-    use linux_raw_sys::ptrace::SECCOMP_RET_ERRNO;
+    use linux_raw_sys::{
+        general::{MAP_SHARED, MAP_SHARED_VALIDATE},
+        ptrace::SECCOMP_RET_ERRNO,
+    };
     use rustix::io::Errno;
 
     fn config() -> FilterConfig {
@@ -276,13 +303,94 @@ mod tests {
         }
     }
 
+    /// The filters of all threads.
+    fn programs() -> [BpfProgram; 3] {
+        let config = config();
+        [build(&config).unwrap(), build_for_network(&config).unwrap(), build_for_owner(&config).unwrap()]
+    }
+
+    const ALLOCATED: u32 = MAP_PRIVATE | MAP_ANONYMOUS;
+    /// As libraries pass it: an int, whose upper half may be anything.
+    const NO_FILE: [u64; 2] = [u64::MAX, u32::MAX as u64];
+
+    #[test]
+    fn only_private_memory_of_no_file_is_mapped() {
+        for program in programs() {
+            let maps = |flags: u32, fd| allows(&program, nr::MMAP, [0, 4096, 3, flags.into(), fd, 0]);
+            for extra in [0, MAP_NORESERVE, MAP_FIXED] {
+                assert!(NO_FILE.iter().all(|&fd| maps(ALLOCATED | extra, fd)), "{extra:#x}");
+            }
+            for flags in [MAP_SHARED, MAP_SHARED_VALIDATE, MAP_PRIVATE, MAP_SHARED | MAP_ANONYMOUS, 0]
+                .into_iter()
+                // Growing down, executable, locked, populated, huge, and what is not known yet.
+                .chain([8, 12, 13, 15, 18, 31].map(|bit| ALLOCATED | 1 << bit))
+            {
+                assert!([u64::MAX, 7, 20, 30].iter().all(|&fd| !maps(flags, fd)), "{flags:#x}");
+            }
+            assert!((0..64).chain([i32::MAX as u64]).all(|fd| !maps(ALLOCATED, fd)));
+        }
+    }
+
+    #[test]
+    fn advices_are_those_of_allocators() {
+        for program in programs() {
+            let allowed: Vec<u64> = (0..256)
+                .filter(|&advice| allows(&program, nr::MADVISE, [0, 4096, advice, 0, 0, 0]))
+                .collect();
+            assert_eq!(allowed, [4, 8, 14, 15, 16, 17]);
+        }
+    }
+
+    /// The filter as the kernel runs it, around a thread that has files open and uses the allocator.
+    #[test]
+    fn confined_thread_allocates_and_maps_no_file() {
+        use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let mut config = config();
+        config.devices.blocks = vec![std::os::fd::AsRawFd::as_raw_fd(&file)];
+        let program = build(&config).unwrap();
+        let work = move || {
+            confine_thread(&program, landlock::abi()).unwrap();
+            // More than an allocator keeps, a little of it, and all of it back.
+            let mut memory: Vec<Vec<u8>> = (0..64).map(|n| vec![1; 1 << (n % 24)]).collect();
+            memory.iter_mut().for_each(|part| part.shrink_to(1));
+            let total: usize = memory.iter().map(Vec::len).sum();
+            drop(memory);
+            let read_write = ProtFlags::READ | ProtFlags::WRITE;
+            let mut errors = Vec::new();
+            for flags in [MapFlags::SHARED, MapFlags::PRIVATE] {
+                // SAFETY: a new mapping at an address of the kernel's choice.
+                let mapped = unsafe { mmap(std::ptr::null_mut(), 4096, read_write, flags, &file, 0) };
+                errors.push(mapped.err());
+            }
+            for (flags, protection) in
+                [(MapFlags::SHARED, read_write), (MapFlags::PRIVATE, ProtFlags::READ | ProtFlags::EXEC)]
+            {
+                // SAFETY: as above.
+                let mapped = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, protection, flags) };
+                errors.push(mapped.err());
+            }
+            // SAFETY: as above, and it is unmapped before it is used.
+            let allocated = unsafe {
+                mmap_anonymous(std::ptr::null_mut(), 4096, read_write, MapFlags::PRIVATE)
+                    .and_then(|address| munmap(address, 4096))
+            };
+            (total, errors, allocated)
+        };
+        let (total, errors, allocated) = std::thread::spawn(work).join().unwrap();
+        assert!(total > 1 << 24);
+        assert_eq!(errors, [Some(Errno::PERM); 4]);
+        assert_eq!(allocated, Ok(()));
+    }
+
     #[test]
     fn no_memory_becomes_executable_and_no_file_is_opened() {
         let program = build(&config()).unwrap();
         for number in [nr::MMAP, nr::MPROTECT] {
-            assert!(allows(&program, number, [0, 4096, 3, 0x22, 0, 0]));
-            for protection in [4, 5, 7] {
-                assert!(!allows(&program, number, [0, 4096, protection, 0x22, 0, 0]));
+            assert!(allows(&program, number, [0, 4096, 3, 0x22, u64::MAX, 0]));
+            for protection in [4, 5, 7, 1 << 24 | 3, 1 << 32 | 3] {
+                assert!(!allows(&program, number, [0, 4096, protection, 0x22, u64::MAX, 0]));
             }
         }
         // open, openat, socket, connect, clone, clone3, fork, execve, execveat, kill, tgkill, ptrace, exit_group, bpf.
