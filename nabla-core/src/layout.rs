@@ -134,7 +134,7 @@ pub mod hvt {
     use super::{BootArea, CommandLine, IntoBytes, Manifest, abi, behind};
 
     /// Address of the boot info.
-    pub const BOOT_INFO_BASE: u64 = 0x1000;
+    pub const BOOT_INFO_BASE: u64 = 0x1_0000;
 
     /// The boot area for a guest with `mem_size` bytes of memory whose image ends at `kernel_end`, on a processor
     /// whose time stamp counter runs at `cpu_cycle_freq` Hz.

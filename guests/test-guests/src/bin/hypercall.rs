@@ -48,7 +48,7 @@ fn value(text: &str) -> u64 {
         "here" => &raw const WORDS as u64,
         "buffer" => &raw const BUFFER as u64,
         "text" => main as fn() -> i32 as usize as u64,
-        "boot" => 0x1000,
+        "boot" => 0x1_0000,
         "end" => memory().size as u64,
         name => number(name),
     };

@@ -112,7 +112,7 @@ extern "C" fn handler(frame: &mut Frame) {
         frame.rflags >> 9 & 1,
         frame.rip.wrapping_sub(EXPECTED.load(Ordering::Relaxed)).cast_signed(),
     );
-    if frame.vector != 3 && frame.vector != 32 {
+    if !matches!(frame.vector, 3 | 4 | 32) {
         exit(0);
     }
 }
@@ -192,6 +192,7 @@ fn main() {
         "null" => fault!("2: mov rax, [8]"),
         "null-write" => fault!("2: mov [8], rax"),
         "low-write" => fault!("2: mov [0x1000], rax"),
+        "boot-write" => fault!("2: mov [0x10000], rax"),
         "null-jump" => fault!("xor ecx, ecx", "2: jmp rcx"),
         "above" => fault!("mov rcx, 0x200000000", "2: mov rax, [rcx]"),
         "noncanonical" => fault!("mov rcx, 0x1000000000000", "2: mov rax, [rcx]"),
@@ -203,6 +204,7 @@ fn main() {
         "int-outside" => fault!("2: int 0x80"),
         "int-present" => fault!("2: int 0x20"),
         "int3" => fault!("2: int3"),
+        "int4" => fault!("2: int 4"),
         "sti" => fault!("sti", "2: ud2"),
         "cli" => fault!("sti", "cli", "2: ud2"),
         "syscall" => fault!("2: syscall"),

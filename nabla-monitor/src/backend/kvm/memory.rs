@@ -78,6 +78,10 @@ impl GuestMemory {
         }
         if options.huge_pages {
             memory.advise(rustix::mm::Advice::LinuxHugepage)?;
+        } else {
+            // Where the host's policy is `always`, one touched page would cost 2 MiB. Kernels without them know no such
+            // advice.
+            let _ = memory.advise(rustix::mm::Advice::LinuxNoHugepage);
         }
         Ok(memory)
     }

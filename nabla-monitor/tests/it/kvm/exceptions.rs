@@ -19,7 +19,8 @@ fn exceptions_go_to_the_guests_own_gates() {
         ("divide", 0, 0, "rf=1 if=0 cr2=0x0 ist=true offset=0"),
         ("null", 14, 0, "rf=1 if=0 cr2=0x8 ist=true offset=0"),
         ("null-write", 14, 2, "rf=1 if=0 cr2=0x8 ist=true offset=0"),
-        ("low-write", 14, 3, "rf=1 if=0 cr2=0x1000 ist=true offset=0"),
+        ("low-write", 14, 2, "rf=1 if=0 cr2=0x1000 ist=true offset=0"),
+        ("boot-write", 14, 3, "rf=1 if=0 cr2=0x10000 ist=true offset=0"),
         ("null-jump", 14, 0, "rf=1 if=0 cr2=0x0 ist=true"),
         // The monitor's own pages look as if they were not there.
         ("above", 14, 0, "rf=1 if=0 cr2=0x200000000 ist=true offset=0"),
@@ -33,6 +34,7 @@ fn exceptions_go_to_the_guests_own_gates() {
         ("int-outside", 13, 0x80 * 8 + 2, "rf=1 if=0 cr2=0x0 ist=true offset=0"),
         ("int-present", 32, 0, "rf=0 if=0 cr2=0x0 ist=true offset=2\nwent on"),
         ("int3", 3, 0, "rf=0 if=0 cr2=0x0 ist=true offset=1\nwent on"),
+        ("int4", 4, 0, "rf=0 if=0 cr2=0x0 ist=true offset=2\nwent on"),
         ("sti", 6, 0, "rf=1 if=1 cr2=0x0 ist=true offset=0"),
         ("cli", 6, 0, "rf=1 if=0 cr2=0x0 ist=true offset=0"),
         ("syscall", 6, 0, "rf=1 if=0 cr2=0x0 ist=true offset=0"),

@@ -389,12 +389,12 @@ fn boot_info_cannot_be_written() {
         return;
     }
     let runtime = Runtime::new();
-    // mov [0x1000], rax
-    let (status, _) = code(&runtime, "4889042500100000");
-    assert!(matches!(status, ExitStatus::Faulted(fault) if fault.address == Some(0x1000)), "{status}");
+    // mov [0x10000], rax
+    let (status, _) = code(&runtime, "4889042500000100");
+    assert!(matches!(status, ExitStatus::Faulted(fault) if fault.address == Some(0x1_0000)), "{status}");
     // jmp to it
-    let (status, _) = code(&runtime, "b800100000ffe0");
-    assert!(matches!(status, ExitStatus::Faulted(fault) if fault.address == Some(0x1000)), "{status}");
+    let (status, _) = code(&runtime, "b800000100ffe0");
+    assert!(matches!(status, ExitStatus::Faulted(fault) if fault.address == Some(0x1_0000)), "{status}");
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn nonsense_in_the_ring_ends_the_guest_and_says_why() {
         ("entry 1 1 ffffffffffffffff 800 submit wait", HypercallMistake::Memory { address: u64::MAX }),
         ("entry 1 1 200000000 800 submit wait", HypercallMistake::Memory { address: 0x2_0000_0000 }),
         ("entry 2 1 1000 800 submit wait", HypercallMistake::Memory { address: 0x1000 }),
+        ("entry 2 1 10000 800 submit wait", HypercallMistake::Memory { address: 0x1_0000 }),
         ("entry 1 1 0 1 submit wait", HypercallMistake::Memory { address: 0 }),
     ] {
         let (status, output, _) = ring(words);

@@ -13,6 +13,7 @@ use nabla_core::{
     Permissions,
     abi::{PAGE_SIZE, hvt},
     elf::PageRange,
+    layout::hvt::BOOT_INFO_BASE,
 };
 use std::ops::Range;
 
@@ -107,13 +108,13 @@ const LARGE_PAGE: u64 = 2 << 20;
 
 /// What a guest with `memory` bytes may do with each page: ascending and disjoint; what is in none is not mapped.
 ///
-/// The first page is never mapped. From there to where images begin lies what the monitor tells the guest, for
-/// reading only. What the image does not say anything about is heap and stack.
+/// Nothing is mapped below the boot info, as with Solo5's tender. From there to where images begin lies what the monitor
+/// tells the guest, for reading only. What the image does not say anything about is heap and stack.
 pub fn regions(image: Vec<PageRange>, memory: u64, exec_heap: bool) -> Vec<PageRange> {
     let heap = Permissions { execute: exec_heap, ..Permissions::READ_WRITE };
     let read = Permissions { read: true, write: false, execute: false };
     let low = nabla_core::abi::GUEST_MIN_BASE.min(memory);
-    let mut regions = vec![PageRange { pages: PAGE_SIZE..low, permissions: read }];
+    let mut regions = vec![PageRange { pages: BOOT_INFO_BASE.min(low)..low, permissions: read }];
     let mut end = low;
     let mut push = |pages: Range<u64>, permissions| {
         if !pages.is_empty() {
@@ -360,9 +361,9 @@ fn write_tables(page: &mut [u8], doorbell: bool) {
 
     for vector in 0..VECTORS {
         let entry = STUB_PAGE + u64::from(vector) * STUB_STRIDE;
-        // Interrupt gates. That of `int3` is open to ring 3, as that instruction is in ring 0, where the guest
-        // thinks that it is.
-        let kind = if vector == 3 { 0xee_u64 } else { 0x8e };
+        // Interrupt gates. Those of `int3` and `into` are open to ring 3, as these instructions are in ring 0, where the
+        // guest thinks that it is.
+        let kind = if matches!(vector, 3 | 4) { 0xee_u64 } else { 0x8e };
         let low = entry & 0xffff | u64::from(KERNEL_CS) << 16 | kind << 40 | (entry >> 16 & 0xffff) << 48;
         put(page, IDT + u64::from(vector) * 16, &low.to_le_bytes());
         put(page, IDT + u64::from(vector) * 16 + 8, &(entry >> 32).to_le_bytes());

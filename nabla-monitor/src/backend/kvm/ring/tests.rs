@@ -159,6 +159,7 @@ fn memory_that_a_guest_may_not_use_so_ends_it() {
         (OP_NET_WRITE, 1 << 63, 2048),
         (OP_NET_READ, TEXT + 4, 2048),
         (OP_NET_READ, 0x1000, 8),
+        (OP_NET_READ, 0x1_0000, 8),
         (OP_NET_READ, TEXT - 4, 8),
     ] {
         let mut machine = machine();
@@ -249,7 +250,7 @@ fn steps_of_nonsense_hurt_only_the_guest() {
     let mut numbers = Numbers(setting("NABLA_RING_SEED").unwrap_or(0x9e37_79b9_7f4a_7c15).max(1));
     let canary: Vec<u8> = (0..0x1000_u32).map(|index| index.to_le_bytes()[0] ^ 0x5a).collect();
     machine.memory.place(TEXT, &canary).unwrap();
-    machine.memory.place(0x1000, &canary).unwrap();
+    machine.memory.place(0x1_0000, &canary).unwrap();
     let (mut steps, mut ended) = (0, 0_u64);
     while steps < most {
         match numbers.below(1024) {
@@ -291,5 +292,5 @@ fn steps_of_nonsense_hurt_only_the_guest() {
     }
     assert!(ended > most / 10_000, "{ended}");
     assert_eq!(machine.memory.read::<[u8; 0x1000]>(TEXT).unwrap(), canary[..]);
-    assert_eq!(machine.memory.read::<[u8; 0x1000]>(0x1000).unwrap(), canary[..]);
+    assert_eq!(machine.memory.read::<[u8; 0x1000]>(0x1_0000).unwrap(), canary[..]);
 }
