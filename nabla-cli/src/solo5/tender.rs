@@ -33,6 +33,8 @@ pub struct Tender {
     debug: bool,
     /// What memory is a multiple of; the rest of `--mem` is not used.
     memory_unit: u64,
+    /// The most memory that guests can have.
+    memory_max: u64,
 }
 
 /// Guests in confined processes.
@@ -43,6 +45,7 @@ pub const SPT: Tender = Tender {
     may_exec_heap: true,
     debug: false,
     memory_unit: 1 << 20,
+    memory_max: u64::MAX,
 };
 
 /// Guests in virtual machines.
@@ -53,6 +56,7 @@ pub const HVT: Tender = Tender {
     may_exec_heap: false,
     debug: false,
     memory_unit: abi::hvt::MEMORY_UNIT,
+    memory_max: abi::hvt::MEMORY_MAX,
 };
 
 /// The same, with a debugger and core dumps.
@@ -120,7 +124,14 @@ fn run(tender: &Tender, args: &[OsString]) -> Result<u8, Stop> {
     check_attached(tender, &manifest, &options)?;
 
     let unit = tender.memory_unit;
-    let memory = ByteSize::bytes(options.memory.as_u64() / unit * unit);
+    let memory = options.memory.as_u64() / unit * unit;
+    if memory > tender.memory_max {
+        let max = tender.memory_max;
+        return Err(Stop::Failed(format!(
+            "guest memory size {memory} bytes exceeds the max size {max} bytes"
+        )));
+    }
+    let memory = ByteSize::bytes(memory);
     let mut guest = Runtime::new()
         .guest(file)
         .memory(memory)
