@@ -190,14 +190,70 @@ impl LaunchStep {
             (Self::ExecuteLauncher, Errno::ACCESS) => {
                 "is a security module in the way of executing from memory?"
             }
-            (Self::CreateProcess, Errno::AGAIN) => {
-                "the limit on processes is reached (ulimit -u, or the cgroup's pids.max)"
-            }
+            (
+                Self::CreateProcess | Self::StartSupervisor | Self::StartThread | Self::AttachDebugger,
+                Errno::AGAIN,
+            ) => "the limit on processes is reached (ulimit -u, or the cgroup's pids.max)",
             (Self::ArrangeDescriptors, _) => "the limit on open files may be too low (ulimit -n)",
             (Self::Supervise, _) => "is ptrace forbidden here? see /proc/sys/kernel/yama/ptrace_scope",
+            (_, Errno::PERM | Errno::NOSYS) => {
+                let call = self.call()?;
+                return Some(format!(
+                    "is {call} denied by a system call filter, as a container engine has one?"
+                ));
+            }
             _ => return None,
         };
         Some(text.to_owned())
+    }
+
+    /// The system call that this step is about, if it is about one.
+    pub(crate) fn call(self) -> Option<&'static str> {
+        Some(match self {
+            Self::CreateReport => "pipe2",
+            Self::StartSupervisor | Self::CreateProcess | Self::CreateNamespaces => "clone",
+            Self::CreateLauncher => "memfd_create",
+            Self::Supervise => "ptrace",
+            Self::ArrangeDescriptors => "dup3",
+            Self::ExecuteLauncher => "execveat",
+            Self::EnterCgroup | Self::Report => "write",
+            Self::CloseInherited => "close_range",
+            Self::NameProcess
+            | Self::ClearParentDeathSignal
+            | Self::SetNoNewPrivileges
+            | Self::SetDumpable => "prctl",
+            Self::SetSigpipe => "rt_sigaction",
+            Self::SetSignalMask => "rt_sigprocmask",
+            Self::MapMemory(_) | Self::MapSegment(_) | Self::CreatePageTables => "mmap",
+            Self::SetHugePages => "madvise",
+            Self::ReadSegment(_) | Self::CopyBootInfo | Self::LoadImage => "pread64",
+            Self::ProtectPages(_) => "mprotect",
+            Self::CreateEventSet => "epoll_create1",
+            Self::CreateTimer => "timerfd_create",
+            Self::AddEvent(_) => "epoll_ctl",
+            Self::DropGroups => "setgroups",
+            Self::SetGroup => "setresgid",
+            Self::SetUser => "setresuid",
+            Self::CreateLandlockDomain => "landlock_create_ruleset",
+            Self::EnterLandlockDomain => "landlock_restrict_self",
+            Self::DropCapabilities => "capset",
+            Self::SetLimit(_) => "prlimit64",
+            Self::ProbeFilter => "seccomp",
+            Self::CloseLauncherFiles => "close",
+            Self::CreateEvents => "eventfd2",
+            // The C library falls back on clone where it is told that there is no such call, and not where it is denied.
+            Self::StartThread | Self::AttachDebugger => "clone3",
+            Self::BuildFilter
+            | Self::ReadReport
+            | Self::CreateMachine
+            | Self::SetMachineMemory
+            | Self::CreateVcpu
+            | Self::QueryFeatures
+            | Self::SetFeatures
+            | Self::SetRegisters
+            | Self::CreateDevices
+            | Self::ConfineThread => return None,
+        })
     }
 }
 
@@ -218,7 +274,11 @@ mod tests {
         let advice = |step: LaunchStep, errno: Errno| step.advice(&errno.into());
         let memory = LaunchStep::MapMemory(ByteSize::gib(2));
         assert!(advice(memory, Errno::NOMEM).unwrap().contains("less memory"));
-        assert_eq!(advice(memory, Errno::PERM), None);
+        assert_eq!(advice(memory, Errno::BUSY), None);
+        assert!(advice(memory, Errno::PERM).unwrap().contains("mmap"));
+        assert!(advice(LaunchStep::CloseInherited, Errno::NOSYS).unwrap().contains("close_range"));
+        assert!(advice(LaunchStep::StartThread, Errno::PERM).unwrap().contains("clone3"));
+        assert_eq!(advice(LaunchStep::BuildFilter, Errno::PERM), None);
         assert!(advice(LaunchStep::SetUser, Errno::PERM).unwrap().contains("root"));
         assert_eq!(advice(LaunchStep::SetUser, Errno::AGAIN), None);
         assert_eq!(LaunchStep::SetUser.advice(&io::Error::other("no errno")), None);

@@ -305,6 +305,12 @@ fn on_a_thread<T: Send>(
         let thread = builder.spawn_scoped(scope, move || match enter() {
             Ok(()) => Ok(work()),
             Err(errno) => Err(errno.into()),
+        });
+        // The system's own word for it would pass for the namespace's.
+        let thread = thread.map_err(|error| {
+            io::Error::other(format!(
+                "cannot start a thread ({error}): is clone3 denied by a system call filter?"
+            ))
         })?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

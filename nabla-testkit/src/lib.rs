@@ -2,11 +2,14 @@
 //!
 //! * [`guest`]: the path of a test guest, built on first use.
 //! * [`need`]: what a test needs of the machine; a test that lacks it is reported as skipped, by name and reason.
+//! * [`deny`]: has a program run on a host that denies system calls.
 //! * [`TestTap`]: a tap device that goes away with the test.
 
+mod deny;
 pub mod need;
 mod tap;
 
+pub use deny::{Call, deny};
 pub use tap::TestTap;
 
 use std::{

@@ -2,6 +2,7 @@
 
 mod debug;
 mod engines;
+mod filtered;
 mod inspect;
 mod iso;
 mod machine;

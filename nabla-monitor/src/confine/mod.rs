@@ -1,5 +1,6 @@
 //! What takes rights away from guests.
 
+pub mod descriptors;
 pub mod landlock;
 pub mod namespaces;
 pub mod seccomp;

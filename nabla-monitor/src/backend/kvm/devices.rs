@@ -252,7 +252,8 @@ impl Devices {
             check(unsafe { syscall!(nr::EPOLL_PWAIT, set, buffer, room, millis) })
         };
         match result {
-            Err(Errno::NOSYS) if self.precise_wait => {
+            // Older kernels do not know it, and neither do the filters of older container engines.
+            Err(Errno::NOSYS | Errno::PERM) if self.precise_wait => {
                 self.precise_wait = false;
                 self.epoll(timeout)
             }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     backend::Running,
+    confine::descriptors,
     counters::Counters,
     debug::{DebugThread, Debuggee, End, core, thread as debug_thread},
     error::Error,
@@ -263,15 +264,21 @@ impl Running for KvmGuest {
         kept.sort_unstable();
         kept.dedup();
         let number = |descriptor: RawFd| descriptor.cast_unsigned();
-        let ends = kept.iter().skip(1).map(|&fd| number(fd)).chain([u32::MAX]);
-        for (&kept, end) in kept.iter().zip(ends) {
-            let first = number(kept) + 1;
-            // The last range has no end of its own.
-            let last = if end == u32::MAX { end } else { end - 1 };
-            if first <= last {
+        if descriptors::has_close_range() {
+            let ends = kept.iter().skip(1).map(|&fd| number(fd) - 1).chain([u32::MAX]);
+            for (first, last) in
+                kept.iter().map(|&fd| number(fd) + 1).zip(ends).filter(|(first, last)| first <= last)
+            {
                 // SAFETY: whatever else this program has open, it has promised to be there for nothing but the guest.
                 check(unsafe { syscall!(nr::CLOSE_RANGE, first, last, 0) })?;
             }
+        } else {
+            descriptors::for_each_open(|descriptor| {
+                if kept.binary_search(&descriptor).is_err() {
+                    // SAFETY: as above.
+                    unsafe { syscall!(nr::CLOSE, descriptor) };
+                }
+            })?;
         }
         let program = filter::build_for_owner(&self.filter).map_err(io::Error::other)?;
         filter::confine_thread(&program, self.landlock_abi)

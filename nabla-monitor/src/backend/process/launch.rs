@@ -6,8 +6,8 @@
 
 use super::{
     arch::{
-        ANY_RESULT, HEADER_SIZE, Header, LAUNCH_FAILED, LAUNCHER_BASE, STEP_SIZE, Step, TABLE_BASE,
-        TASK_SIZE, launcher_code,
+        ANY_RESULT, ANY_STEP, HEADER_SIZE, Header, LAUNCH_FAILED, LAUNCHER_BASE, Reason, STEP_SIZE, Step,
+        TABLE_BASE, TASK_SIZE, launcher_code,
     },
     filter::{self, FilterConfig},
     load,
@@ -39,6 +39,7 @@ use nabla_core::{
     layout,
 };
 use rustix::io::Errno;
+use std::io;
 
 /// Descriptors of the process while it is launched. The first and the third are closed at the end, and so are the
 /// image's and Landlock's.
@@ -67,6 +68,8 @@ pub struct LaunchConfig<'a> {
     pub exec_heap: bool,
     pub huge_pages: bool,
     pub dumpable: bool,
+    /// Whether to close what was inherited. Otherwise exec has closed it.
+    pub closes_inherited: bool,
     /// Whether the descriptor after the image's is a cgroup's `cgroup.procs`.
     pub joins_cgroup: bool,
     /// Shown as the process's name; cut to 15 bytes.
@@ -194,6 +197,9 @@ pub fn build(config: &LaunchConfig<'_>) -> Result<LaunchFile, seccompiler::Backe
         argument: spt::BOOT_INFO_BASE,
         entry: config.image.entry(),
         failure_status: config.as_text.map_or(LAUNCH_FAILED, |(_, status)| status).into(),
+        // Known when the file is assembled.
+        reasons: 0,
+        reason_count: 0,
     };
     Ok(assemble(b, header, config.as_text.map(|(prefix, _)| prefix)))
 }
@@ -204,7 +210,11 @@ fn start(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
         let zero = b.pointer(b"0");
         b.call(nr::WRITE, [first_unused, zero, 1.into()], 1, LaunchStep::EnterCgroup);
     }
-    b.call(nr::CLOSE_RANGE, [first_unused, u32::MAX.into(), 0.into()], 0, LaunchStep::CloseInherited);
+    if config.closes_inherited {
+        b.call(nr::CLOSE_RANGE, [first_unused, u32::MAX.into(), 0.into()], 0, LaunchStep::CloseInherited);
+    } else if config.joins_cgroup {
+        b.call(nr::CLOSE, [first_unused], 0, LaunchStep::CloseInherited);
+    }
     let mut name = [0_u8; 16];
     let cut = config.name.floor_char_boundary(15);
     name[..cut].copy_from_slice(&config.name.as_bytes()[..cut]);
@@ -388,7 +398,7 @@ fn lock_down(b: &mut Builder, config: &LaunchConfig<'_>, fds: Descriptors) {
 }
 
 /// Puts the pieces together: ELF header, code, table, data.
-fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile {
+fn assemble(b: Builder, mut header: Header, text_prefix: Option<&str>) -> LaunchFile {
     const TABLE_OFFSET: usize = 0x1000;
     const CODE_OFFSET: usize = 0x100;
     let Builder { calls, steps, mut data } = b;
@@ -397,15 +407,21 @@ fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile
         Some(prefix) => steps
             .iter()
             .map(|step| {
-                let text = format!("{prefix}cannot {step}: errno ");
-                let start = data.len();
-                data.extend_from_slice(text.as_bytes());
-                (start, text.len())
+                let call = step.call().map(|call| format!(" ({call})")).unwrap_or_default();
+                append(&mut data, &format!("{prefix}cannot {step}{call}: "))
             })
             .collect(),
     };
+    let reasons = if text_prefix.is_some() { reasons(&steps, &mut data) } else { Vec::new() };
     let data_offset = HEADER_SIZE + calls.len() * STEP_SIZE;
     let address = |offset: usize| TABLE_BASE + (data_offset + offset) as u64;
+    data.resize(data.len().next_multiple_of(8), 0);
+    header.reasons = address(data.len());
+    header.reason_count = reasons.len() as u64;
+    for (errno, step, (offset, length)) in reasons {
+        let reason = Reason { errno, step, text: address(offset), length: length as u64 };
+        data.extend(reason.words().iter().flat_map(|word| word.to_le_bytes()));
+    }
     let mut table: Vec<u64> = header.words().to_vec();
     for (&(number, args, expected), (message, length)) in calls.iter().zip(messages) {
         let args = args.map(|arg| match arg {
@@ -431,6 +447,58 @@ fn assemble(b: Builder, header: Header, text_prefix: Option<&str>) -> LaunchFile
     bytes.extend(table.iter().flat_map(|word| word.to_le_bytes()));
     bytes.extend_from_slice(&data);
     LaunchFile { bytes, steps }
+}
+
+/// Adds a text to the data, and returns its offset and length.
+fn append(data: &mut Vec<u8>, text: &str) -> (usize, usize) {
+    let start = data.len();
+    data.extend_from_slice(text.as_bytes());
+    (start, text.len())
+}
+
+/// Texts for the errnos that a launch may end with: with what to do about it, where that is known for a step. The launcher
+/// has no library to ask any more.
+fn reasons(steps: &[LaunchStep], data: &mut Vec<u8>) -> Vec<(u64, u64, (usize, usize))> {
+    const LIKELY: [Errno; 20] = [
+        Errno::PERM,
+        Errno::NOENT,
+        Errno::IO,
+        Errno::BADF,
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::ACCESS,
+        Errno::FAULT,
+        Errno::BUSY,
+        Errno::EXIST,
+        Errno::NODEV,
+        Errno::INVAL,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::NOSPC,
+        Errno::NOSYS,
+        Errno::LOOP,
+        Errno::OVERFLOW,
+        Errno::OPNOTSUPP,
+        Errno::STALE,
+    ];
+    let number = |errno: Errno| u64::from(errno.raw_os_error().cast_unsigned());
+    let mut reasons = Vec::new();
+    // The steps whose failure is likely for a reason that the user can do something about.
+    let advised = (0_u64..).zip(steps).filter(|(_, step)| matches!(step, LaunchStep::MapMemory(_)));
+    for (index, step) in advised {
+        for errno in [Errno::NOMEM, Errno::EXIST] {
+            let reason = io::Error::from(errno);
+            if let Some(advice) = step.advice(&reason) {
+                reasons.push((number(errno), index, append(data, &format!("{reason}; {advice}\n"))));
+            }
+        }
+    }
+    for errno in LIKELY {
+        reasons.push((number(errno), ANY_STEP, append(data, &format!("{}\n", io::Error::from(errno)))));
+    }
+    let odd = append(data, "the system call returned something unexpected (has the image changed?)\n");
+    reasons.push((0, ANY_STEP, odd));
+    reasons
 }
 
 /// ELF header and program headers: the code's page, the table, and a stack that is not executable.

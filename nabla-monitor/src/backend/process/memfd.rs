@@ -1,5 +1,7 @@
 //! An executable file that is nowhere in a directory.
 
+use crate::sys::raw::{check, nr, syscall};
+use linux_raw_sys::general::{RLIMIT_FSIZE, rlimit64};
 use rustix::{
     fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags},
     io::Errno,
@@ -14,8 +16,8 @@ use std::{
 /// A file with these bytes that can be executed and no longer changed.
 pub(crate) fn executable(bytes: &[u8]) -> io::Result<OwnedFd> {
     // The kernel does not refuse what is over the limit, it sends SIGXFSZ, which would end the host program.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
-    if limit.is_some_and(|limit| limit < bytes.len() as u64) {
+    // Where that call is denied, the launcher says so.
+    if file_size_limit().is_ok_and(|limit| limit < bytes.len() as u64) {
         let text = format!("the limit on file sizes is below {} bytes (ulimit -f)", bytes.len());
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
@@ -31,6 +33,14 @@ pub(crate) fn executable(bytes: &[u8]) -> io::Result<OwnedFd> {
         Err(Errno::ACCESS | Errno::PERM | Errno::NOSYS) => temporary(bytes),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// The limit on file sizes in bytes; `u64::MAX` means none. (That of `rustix` panics where the call is denied.)
+fn file_size_limit() -> Result<u64, Errno> {
+    let mut limit = rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: asks for this process's limit, which is written to `limit`.
+    let result = unsafe { syscall!(nr::PRLIMIT64, 0, RLIMIT_FSIZE, 0, &raw mut limit) };
+    check(result).map(|_| limit.rlim_cur)
 }
 
 fn create() -> Result<OwnedFd, Errno> {
@@ -55,7 +65,7 @@ fn temporary(bytes: &[u8]) -> io::Result<OwnedFd> {
     Err(io::Error::new(
         last.kind(),
         format!(
-            "vm.memfd_noexec forbids executing from memory, and no temporary directory allows it ({last})"
+            "memfd_create is denied (by vm.memfd_noexec or a system call filter), and no temporary directory allows to execute a file ({last})"
         ),
     ))
 }

@@ -20,7 +20,7 @@ use self::{
 };
 use super::{Backend, Running};
 use crate::{
-    confine::{landlock, namespaces},
+    confine::{descriptors, landlock, namespaces},
     debug::{DebugOptions, DebugThread, Debuggee, Resume},
     error::Error,
     spec::{GuestSpec, LaunchFailure, Supervision},
@@ -153,8 +153,11 @@ fn exec(guest: &GuestSpec, console: &OwnedFd) -> Error {
             namespaces::enter().map_err(|source| cannot(LaunchStep::CreateNamespaces, source))?;
         }
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-        let descriptors = launch.descriptors(guest, console.as_fd(), report.as_fd(), cgroup);
-        let (step, source) = spawn::execute(&descriptors);
+        let arranged = launch.descriptors(guest, console.as_fd(), report.as_fd(), cgroup);
+        if !descriptors::has_close_range() {
+            descriptors::close_at_exec().map_err(|errno| cannot(LaunchStep::CloseInherited, errno.into()))?;
+        }
+        let (step, source) = spawn::execute(&arranged);
         Ok(cannot(step, source))
     })();
     match result {
@@ -199,6 +202,7 @@ impl Launch {
             exec_heap: guest.exec_heap,
             huge_pages: guest.huge_pages,
             dumpable: guest.dumpable || inspected,
+            closes_inherited: descriptors::has_close_range(),
             joins_cgroup: guest.isolation.cgroup.is_some(),
             name: &guest.name,
             // A program on a command line dies when the next one in the pipeline does; a guest of a host program

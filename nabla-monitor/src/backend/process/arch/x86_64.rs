@@ -44,6 +44,36 @@ pub struct Header {
     pub entry: u64,
     /// Exit status of a launcher that failed.
     pub failure_status: u64,
+    /// Address of the [`Reason`]s for a failure that is written as text.
+    pub reasons: u64,
+    /// Number of these.
+    pub reason_count: u64,
+}
+
+/// What to write after a step's message when it returns this errno; the first that fits counts.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reason {
+    /// The errno, or 0 for a result that is none.
+    pub errno: u64,
+    /// Index of the step, or [`ANY_STEP`].
+    pub step: u64,
+    /// Address of the text.
+    pub text: u64,
+    /// Length of the text.
+    pub length: u64,
+}
+
+/// See [`Reason::step`].
+pub const ANY_STEP: u64 = u64::MAX;
+/// Size of [`Reason`] in the file.
+pub const REASON_SIZE: usize = 4 * 8;
+
+impl Reason {
+    /// Its bytes in the file.
+    pub fn words(&self) -> [u64; 4] {
+        [self.errno, self.step, self.text, self.length]
+    }
 }
 
 /// One system call.
@@ -63,13 +93,13 @@ pub struct Step {
 }
 
 /// Size of [`Header`] in the file.
-pub const HEADER_SIZE: usize = 10 * 8;
+pub const HEADER_SIZE: usize = 12 * 8;
 /// Size of [`Step`] in the file.
 pub const STEP_SIZE: usize = 10 * 8;
 
 impl Header {
     /// Its bytes in the file.
-    pub fn words(&self) -> [u64; 10] {
+    pub fn words(&self) -> [u64; 12] {
         let h = self;
         [
             h.steps,
@@ -82,6 +112,8 @@ impl Header {
             h.argument,
             h.entry,
             h.failure_status,
+            h.reasons,
+            h.reason_count,
         ]
     }
 }
@@ -171,7 +203,7 @@ global_asm!(
     "    push rax",
     "    mov edx, 16",
     "    jmp 7f",
-    // As text: the message, then the errno in decimal.
+    // As text: the message, then the reason, or the errno in decimal where no text is known.
     "5:  mov r14, rax",
     "    mov eax, {write}",
     "    mov edi, 2",
@@ -183,7 +215,24 @@ global_asm!(
     "    neg rax",
     "    cmp rax, 4096", // A result that is no errno shows as 0.
     "    cmovae rax, rcx",
-    "    mov r8, rsp",
+    "    mov rcx, [r13]",
+    "    sub rcx, r12", // The step's index.
+    "    mov r9, [r13 + 80]",
+    "    mov r10, [r13 + 88]",
+    "22: test r10, r10",
+    "    jz 24f",
+    "    cmp [r9], rax",
+    "    jne 23f",
+    "    mov rsi, [r9 + 16]",
+    "    mov rdx, [r9 + 24]",
+    "    cmp qword ptr [r9 + 8], {any_step}",
+    "    je 25f",
+    "    cmp [r9 + 8], rcx",
+    "    je 25f",
+    "23: add r9, {reason_size}",
+    "    dec r10",
+    "    jmp 22b",
+    "24: mov r8, rsp",
     "    mov ecx, 10",
     "    dec r8",
     "    mov byte ptr [r8], 10",
@@ -194,11 +243,14 @@ global_asm!(
     "    mov [r8], dl",
     "    test rax, rax",
     "    jnz 6b",
+    "    sub r8, 6",
+    "    mov dword ptr [r8], 0x6e727265", // errno
+    "    mov word ptr [r8 + 4], 0x206f",
     "    mov rdx, rsp",
     "    sub rdx, r8",
     "    mov rsp, r8",
     "7:  mov rsi, rsp",
-    "    mov eax, {write}",
+    "25: mov eax, {write}",
     "    mov edi, 2",
     "    syscall",
     "    mov edi, [r13 + 72]",
@@ -214,6 +266,8 @@ global_asm!(
     any = const ANY_RESULT.cast_signed(),
     header_size = const HEADER_SIZE,
     step_size = const STEP_SIZE,
+    reason_size = const REASON_SIZE,
+    any_step = const ANY_STEP.cast_signed(),
     munmap = const nr::MUNMAP,
     seccomp = const nr::SECCOMP,
     set_filter = const SECCOMP_SET_MODE_FILTER,

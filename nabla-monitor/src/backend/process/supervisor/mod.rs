@@ -44,7 +44,7 @@ use std::{
     ptr,
     sync::{
         Mutex,
-        atomic::{AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicI32, AtomicU32, Ordering::SeqCst},
     },
 };
 
@@ -65,6 +65,8 @@ struct HostLink {
     child_stack: *mut std::ffi::c_void,
     /// 1: the supervisor shall end.
     quit: AtomicU32,
+    /// Errno by which the supervisor could not close what it had inherited, and ended.
+    refused: AtomicI32,
 }
 
 /// A running supervisor. Ends it when dropped, and the guests that it still has.
@@ -146,6 +148,7 @@ impl Supervisor {
             socket: theirs.as_raw_fd(),
             child_stack: stacks.child_top(),
             quit: AtomicU32::new(0),
+            refused: AtomicI32::new(0),
         });
         let argument = (&raw mut *link).cast();
         let blocked = BlockedSignals::all();
@@ -177,7 +180,10 @@ impl Supervisor {
         request: &mut Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<OwnedFd, (LaunchStep, io::Error)> {
-        let lost = |error: io::Error| (LaunchStep::CreateProcess, error);
+        let lost = |error: io::Error| match self.link.refused.load(SeqCst) {
+            0 => (LaunchStep::CreateProcess, error),
+            errno => (LaunchStep::CloseInherited, io::Error::from_raw_os_error(errno)),
+        };
         let _turn = lock(&self.turn);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(start::MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);

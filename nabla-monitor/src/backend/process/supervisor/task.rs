@@ -10,12 +10,16 @@ use super::{
     slot::{HOLD_SIGNALS, HOLD_STOPS, Report, Slot, denied_call},
     start,
 };
-use crate::sys::{
-    raw::{nr, syscall},
-    signals::{
-        self, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP, SIGTTOU, SIGUSR2,
+use crate::{
+    confine::descriptors,
+    sys::{
+        raw::{nr, syscall},
+        signals::{
+            self, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP, SIGTTOU,
+            SIGUSR2,
+        },
+        usage::RawUsage,
     },
-    usage::RawUsage,
 };
 use linux_raw_sys::{
     general::{__WALL, BUS_ADRERR, O_CLOEXEC, O_NONBLOCK, SI_KERNEL, WNOHANG, pollfd},
@@ -26,7 +30,7 @@ use linux_raw_sys::{
         PTRACE_LISTEN,
     },
 };
-use rustix::event::PollFlags;
+use rustix::{event::PollFlags, io::Errno};
 use std::{ffi::c_void, ptr, sync::atomic::Ordering::SeqCst};
 
 /// A thread of the host program ended; perhaps all of it did.
@@ -67,14 +71,12 @@ fn exit() -> ! {
 fn set_up(link: &HostLink) -> Option<i32> {
     let default_action = [0_u64; 4];
     let set = signals::set([SIGCHLD, SIG_PARENT]);
-    let socket = link.socket;
     // SAFETY: all of this concerns only this process, whose signals are blocked: descriptors and directory are
     // copies, the name is per process, and a host program that ignores SIGCHLD must not make this one miss it.
     let signals = unsafe {
         // With a descriptor of the host program left, that would wait in vain for the ends of its pipes.
-        if socket > 0 && syscall!(nr::CLOSE_RANGE, 0, socket - 1, 0) != 0
-            || syscall!(nr::CLOSE_RANGE, socket + 1, u32::MAX, 0) != 0
-        {
+        if let Err(errno) = close_all_but(link.socket) {
+            link.refused.store(errno.raw_os_error(), SeqCst);
             return None;
         }
         syscall!(nr::CHDIR, c"/".as_ptr());
@@ -85,6 +87,27 @@ fn set_up(link: &HostLink) -> Option<i32> {
         syscall!(nr::SIGNALFD4, -1, &set, 8, O_CLOEXEC | O_NONBLOCK)
     };
     i32::try_from(signals).ok().filter(|&fd| fd >= 0)
+}
+
+/// Closes every descriptor of this process but one.
+///
+/// # Safety
+///
+/// Nothing else of this process may use them.
+unsafe fn close_all_but(kept: i32) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (kept <= 0 || syscall!(nr::CLOSE_RANGE, 0, kept - 1, 0) == 0)
+            && syscall!(nr::CLOSE_RANGE, kept + 1, u32::MAX, 0) == 0
+        {
+            return Ok(());
+        }
+    }
+    descriptors::for_each_open(|descriptor| {
+        if descriptor != kept {
+            start::close(descriptor);
+        }
+    })
 }
 
 /// Kills a guest, which is a child of this process that has not been reaped.
