@@ -315,8 +315,9 @@ impl GuestBuilder {
 
     /// Starts the guest.
     ///
-    /// When this returns, the guest's process is set up and confined, and about to run the guest's first
-    /// instruction.
+    /// When this returns, everything that can fail has been done, and the guest's first instruction runs next, confined. (A
+    /// guest that is a process may have two steps before it: unmapping the launcher, and loading the filter. They end the
+    /// process if they fail.)
     ///
     /// ```no_run
     /// use nabla_monitor::Runtime;

@@ -71,7 +71,7 @@ fn kernel() -> Check {
     let release = uname.release().to_string_lossy();
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    // close_range is the newest call that the launcher cannot do without.
+    // Nothing older has been tried.
     if version >= (5, 9) {
         Check::new("kernel", CheckStatus::Ok, format!("Linux {release}"))
     } else {
@@ -114,7 +114,8 @@ fn probe_guest(supervision: crate::Supervision) -> Result<(), String> {
 fn probe(image: &[u8], supervision: crate::Supervision) -> Result<(), String> {
     use std::io::Write;
     let mut file = fs::File::from(
-        rustix::fs::memfd_create("nabla-probe", rustix::fs::MemfdFlags::CLOEXEC).map_err(|e| sentence(&e))?,
+        rustix::fs::memfd_create("nabla-probe", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|errno| format!("memfd_create fails: {errno}"))?,
     );
     file.write_all(image).map_err(|e| sentence(&e))?;
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
@@ -125,7 +126,10 @@ fn probe(image: &[u8], supervision: crate::Supervision) -> Result<(), String> {
         .console(crate::Console::null())
         .supervision(supervision)
         .start()
-        .map_err(|e| sentence(&e))?;
+        .map_err(|error| match error.advice() {
+            Some(advice) => format!("{} ({advice})", sentence(&error)),
+            None => sentence(&error),
+        })?;
     match guest.wait().map_err(|e| sentence(&e))? {
         crate::ExitStatus::Exited(crate::probe::EXIT_STATUS) => Ok(()),
         other => Err(format!("a guest that should have exited was {other}")),

@@ -66,10 +66,10 @@
 //!
 //! # Many guests
 //!
-//! Guests can be started, waited for and killed from many threads. A guest in a process costs this program one descriptor
-//! (its pidfd), one more for a pipe, and about 30 KiB of memory of its own. A guest in a virtual machine is a thread with
-//! the machine's descriptors. All process guests of a [`Runtime`] share one supervisor process. Any event loop can wait
-//! for thousands, on [`Guest::exit_fd`]. With tokio:
+//! Guests can be started, waited for and killed from many threads. A guest in a process costs this program one
+//! descriptor (its pidfd), one more for a pipe, and about 30 KiB of memory of its own. A guest in a virtual machine
+//! costs a thread and six descriptors, with the network ring two threads and seven. All process guests of a [`Runtime`]
+//! share one supervisor process. Any event loop can wait for thousands, on [`Guest::exit_fd`]. With tokio:
 //!
 //! ```no_run
 //! # struct Interest; impl Interest { const READABLE: Self = Self; }
@@ -98,6 +98,15 @@
 //!   does not use.
 //! * After a `fork` without exec, the child's copies of a [`Runtime`] and its guests do nothing when dropped. Guests that
 //!   the child starts are its own.
+//!
+//! # Hosts that deny system calls
+//!
+//! Filters of container engines answer calls that they do not know with EPERM: Docker's of 2018 knows neither `clone3` nor
+//! `openat2`, `close_range`, `pidfd_send_signal` or Landlock. `close_range`, `execveat`, `memfd_create`,
+//! `pidfd_send_signal`, `statx` and `epoll_pwait2` are done without, and so is Landlock. Guests that are processes take no
+//! threads. Without `clone3`, the C library starts a thread only if it is told that there is no such call (ENOSYS). So guests
+//! in virtual machines, consoles with a writer and debuggers cannot be had under a filter that answers EPERM. What is denied
+//! and needed is named by the error, and by [`host`] (`nabla doctor`).
 //!
 //! # What to know
 //!
