@@ -126,21 +126,28 @@ impl KvmGuest {
             gone();
             cannot(LaunchStep::BuildFilter, io::Error::other(error))
         })?;
-        // One for each thread.
-        let (ready, confined) = mpsc::sync_channel(2);
+        let wait = |confined: mpsc::Receiver<_>| {
+            confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")))
+        };
         let name: String = name.chars().filter(|&c| c != '\0').collect();
-        let threads = 1 + usize::from(ring.is_some());
         if let Some((ring, doorbell)) = ring {
+            let (ready, confined) = mpsc::sync_channel(1);
             let service = filter::build_for_network(&filter).map_err(io::Error::other).and_then(|program| {
                 let confinement = Confinement { name: format!("{name}-net"), program, landlock_abi };
                 let frequency = vcpu.tsc_frequency();
-                Service::start(ring, doorbell, frequency, confinement, Arc::clone(&state), ready.clone())
+                Service::start(ring, doorbell, frequency, confinement, Arc::clone(&state), ready)
             });
             vcpu.serve_network(service.map_err(|source| {
                 gone();
                 cannot(LaunchStep::StartThread, source)
             })?);
+            // Before the guest can submit anything.
+            wait(confined).map_err(|source| {
+                gone();
+                cannot(LaunchStep::ConfineThread, source)
+            })?;
         }
+        let (ready, confined) = mpsc::sync_channel(1);
         let theirs = Arc::clone(&state);
         // The thread runs no handler of the host program, and takes no signal from threads that wait for one.
         let blocked = BlockedSignals::all_but_setxid();
@@ -166,8 +173,7 @@ impl KvmGuest {
             gone();
             cannot(LaunchStep::StartThread, source)
         })?;
-        let wait = || confined.recv().unwrap_or_else(|_| Err(io::Error::other("it ended")));
-        if let Err(source) = (0..threads).try_for_each(|_| wait()) {
+        if let Err(source) = wait(confined) {
             state.control.kill();
             let _ = thread.join();
             gone();
