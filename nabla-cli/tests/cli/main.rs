@@ -6,6 +6,7 @@ mod filtered;
 mod inspect;
 mod iso;
 mod machine;
+mod memory;
 mod net;
 mod net_config;
 mod net_edges;
