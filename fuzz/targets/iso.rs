@@ -2,6 +2,7 @@
 #![no_main]
 
 #[path = "../../nabla-iso/tests/it/checks.rs"]
+#[allow(dead_code, reason = "each target uses its part")]
 mod checks;
 
 libfuzzer_sys::fuzz_target!(|image: &[u8]| {
