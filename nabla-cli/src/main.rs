@@ -4,6 +4,7 @@
 
 #![cfg_attr(not(test), no_main)]
 
+mod accounts;
 mod cli;
 mod completions;
 mod doctor;

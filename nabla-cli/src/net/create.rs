@@ -1,12 +1,12 @@
 //! `nabla net create`.
 
 use super::list::{InterfaceJson, interface};
-use crate::output;
-use anyhow::{Context, bail};
+use crate::{accounts::ACCOUNTS, output};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use nabla_net::{Cidr, Link, Network, Owned, TapOptions};
 use serde::Serialize;
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,10 +103,10 @@ fn tap_options(args: &CreateArgs) -> anyhow::Result<TapOptions> {
         options = options.mtu(mtu);
     }
     if let Some(user) = &args.owner {
-        options = options.owner(number(user, "/etc/passwd", "user")?);
+        options = options.owner(ACCOUNTS.user(user)?);
     }
     if let Some(group) = &args.group {
-        options = options.group(number(group, "/etc/group", "group")?);
+        options = options.group(ACCOUNTS.group(group)?);
     }
     Ok(options)
 }
@@ -117,37 +117,4 @@ fn bridge(network: &Network, args: &CreateArgs) -> anyhow::Result<Owned<Link>> {
         network.set_mtu(&args.name, mtu)?;
     }
     Ok(bridge)
-}
-
-/// The number of a user or a group: given as such, or looked up. A static program has no other source of names than files.
-fn number(name: &str, file: &str, what: &str) -> anyhow::Result<u32> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let text =
-        fs::read_to_string(file).with_context(|| format!("{what} '{name}' cannot be looked up in {file}"))?;
-    find_number(&text, name)
-        .with_context(|| format!("there is no {what} '{name}' in {file}; a number is taken, too"))
-}
-
-fn find_number(text: &str, name: &str) -> Option<u32> {
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let found = fields.next() == Some(name);
-        fields.nth(1).filter(|_| found)?.parse().ok()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_looked_up() {
-        let text = "root:x:0:0:root:/root:/bin/sh\nbroken\nalice:x:1000:100::/:/bin/sh\n";
-        assert_eq!(find_number(text, "alice"), Some(1000));
-        assert_eq!(find_number(text, "bob"), None);
-        assert_eq!(find_number(text, "broken"), None);
-        assert_eq!(number("42", "/nonexistent", "user").unwrap(), 42);
-    }
 }

@@ -5,6 +5,7 @@ use super::{
     net_spec::{NetSpec, PublishSpec},
     option::{self, Line, Stop, Table, Value},
 };
+use crate::accounts::ACCOUNTS;
 use clap::{Arg, Command, value_parser};
 use nabla_monitor::{Abi, ByteSize, DEFAULT_MEMORY, Identity};
 use nabla_net::ConfigStyle;
@@ -189,8 +190,11 @@ const CONFINEMENT: &[Opt] = &[
     ),
     Opt::new(
         "user",
-        "Run the guest as another user and group, by number; takes root",
-        Value::One("UID:GID", |run, value| set(&mut run.user, identity(text(value)?))),
+        "Run the guest as another user and group, by name or number (without GROUP, as in /etc/passwd); takes root",
+        Value::One("USER[:GROUP]", |run, value| {
+            let identity = ACCOUNTS.identity(text(value)?);
+            set(&mut run.user, identity.map_err(|error| format!("{error:#}")))
+        }),
     ),
     Opt::new(
         "cgroup",
@@ -246,14 +250,6 @@ pub fn memory(text: &str) -> Result<ByteSize, String> {
     }
 }
 
-/// Parses the value of `--user`.
-pub fn identity(text: &str) -> Result<Identity, String> {
-    let number = |text: &str| text.parse().ok();
-    text.split_once(':')
-        .and_then(|(uid, gid)| Some(Identity { uid: number(uid)?, gid: number(gid)? }))
-        .ok_or_else(|| format!("'{text}' is not UID:GID, two numbers"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,14 +282,6 @@ mod tests {
         ] {
             let error = memory(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn identities_are_two_numbers() {
-        assert_eq!(identity("1000:65534"), Ok(Identity { uid: 1000, gid: 65534 }));
-        for text in ["", "1000", "1000:", ":1", "root:root", "-1:0", "1:2:3", "4294967296:0"] {
-            assert!(identity(text).is_err(), "{text}");
         }
     }
 

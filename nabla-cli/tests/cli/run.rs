@@ -38,6 +38,7 @@ fn failures_have_their_own_statuses() {
         (vec![], 125, "<IMAGE>"),
         (vec!["--mem", "x", "app.nabla"], 125, "'x' is not a size"),
         (vec!["--nonsense", "app.nabla"], 125, "--nonsense"),
+        (vec!["--user", "nabla-nobody", "app.nabla"], 125, "there is no user 'nabla-nobody'"),
         (vec!["app.nabla", "--disk", "a,rw"], 125, "no option 'rw'"),
     ] {
         let seen = outcome(nabla().arg("run").args(&args));
@@ -258,14 +259,16 @@ fn walls_can_be_added() {
     if !need::root() {
         return;
     }
-    let mut child =
-        run("sleeper").args(["--isolate", "--user", "1234:5678"]).stdout(Stdio::piped()).spawn().unwrap();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let namespace = fs::read_link(format!("/proc/{}/ns/net", child.id())).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(status.contains("Uid:\t1234\t1234\t1234\t1234"), "{status}");
-    assert!(status.contains("Gid:\t5678\t5678\t5678\t5678"), "{status}");
-    assert_ne!(namespace, fs::read_link("/proc/self/ns/net").unwrap());
+    for (user, uid) in [("1234:5678", 1234), ("root:5678", 0)] {
+        let mut child =
+            run("sleeper").args(["--isolate", "--user", user]).stdout(Stdio::piped()).spawn().unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let namespace = fs::read_link(format!("/proc/{}/ns/net", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{status}");
+        assert!(status.contains("Gid:\t5678\t5678\t5678\t5678"), "{status}");
+        assert_ne!(namespace, fs::read_link("/proc/self/ns/net").unwrap());
+    }
 }
