@@ -6,8 +6,8 @@ use thiserror::Error;
 
 /// A number of bytes.
 ///
-/// Parses `N`, `Nk`/`NK`, `NM`, `NG` and `NT`, optionally followed by `iB` or `B`: powers of 1024 in every case,
-/// as memory and disks are counted. A bare number is a number of bytes.
+/// Parses `N`, `NK`, `NM`, `NG` and `NT`, optionally followed by `iB` or `B`, in capital or small letters: powers of 1024
+/// in every case, as memory and disks are counted. A bare number is a number of bytes.
 ///
 /// ```
 /// use nabla_core::ByteSize;
@@ -94,14 +94,12 @@ impl FromStr for ByteSize {
             IntErrorKind::PosOverflow => ParseByteSizeError::TooLarge(text.to_string()),
             _ => ParseByteSizeError::NotANumber(text.to_string()),
         })?;
-        let unit = unit.trim_start();
-        let prefix = unit.strip_suffix("iB").or_else(|| unit.strip_suffix('B')).unwrap_or(unit);
-        let shift = match prefix {
-            "" if !unit.starts_with('i') => 0,
-            "k" | "K" => 10,
-            "m" | "M" => 20,
-            "g" | "G" => 30,
-            "t" | "T" => 40,
+        let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
             _ => return Err(ParseByteSizeError::UnknownUnit(text.to_string())),
         };
         number.checked_mul(1 << shift).map(Self).ok_or_else(|| ParseByteSizeError::TooLarge(text.to_string()))
@@ -125,6 +123,11 @@ mod tests {
             ("2 MB", 2 << 20),
             ("3G", 3 << 30),
             ("1T", 1 << 40),
+            ("64mb", 64 << 20),
+            ("64 mib", 64 << 20),
+            ("4GIB", 4 << 30),
+            ("7b", 7),
+            ("2t", 2 << 40),
         ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
@@ -136,7 +139,7 @@ mod tests {
         for text in ["", "M", "-1", "+1", " 1", "iB"] {
             assert_eq!(text.parse::<ByteSize>(), Err(NotANumber(text.into())), "{text}");
         }
-        for text in ["1x", "1Mi", "1.5G", "1iB", "1MM", "1 M B"] {
+        for text in ["1x", "1Mi", "1 ib", "1Kb/s", "1.5G", "1iB", "1MM", "1 M B"] {
             assert_eq!(text.parse::<ByteSize>(), Err(UnknownUnit(text.into())), "{text}");
         }
         for text in ["18446744073709551616", "16777216T"] {
