@@ -26,7 +26,7 @@ Called as solo5-spt, solo5-hvt or solo5-elftool, through a link for example, it 
 #[derive(Debug, Args)]
 #[command(name = "nabla", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
-    /// Log to standard error what is done: -v steps, -vv details, -vvv everything.
+    /// Log to standard error what is done: -v steps, -vv their details, -vvv also when and in which thread.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
@@ -57,10 +57,12 @@ pub fn main(args: &[OsString]) -> u8 {
     let result = match words_of_run(args) {
         Some(words) => run::RunArgs::parse(&words).map_err(explain).map(|(args, verbosity)| {
             logging::init(verbosity);
+            tracing::debug!(?args, "the command line is understood");
             run::main(&args)
         }),
         None => parse(args).map(|cli| {
             logging::init(cli.verbose);
+            tracing::debug!(args = ?cli.verb, "the command line is understood");
             dispatch(cli.verb)
         }),
     };

@@ -1,9 +1,11 @@
-//! What `-v` shows.
+//! What `-v` shows: once, the steps of what is done; twice, the values that they work with, too; three times, when
+//! each happened and in which thread.
 
 use std::io;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::time::uptime;
 
-/// Logs to standard error from now on: nothing for 0, and from 1 on more and more.
+/// Logs to standard error from now on. Nothing for 0.
 pub fn init(verbosity: u8) {
     let level = match verbosity {
         0 => return,
@@ -11,5 +13,10 @@ pub fn init(verbosity: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).without_time().init();
+    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
+    if level == LevelFilter::TRACE {
+        logs.with_timer(uptime()).with_thread_ids(true).init();
+    } else {
+        logs.without_time().init();
+    }
 }

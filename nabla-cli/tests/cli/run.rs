@@ -255,6 +255,17 @@ fn nothing_is_logged_unless_asked_for() {
 }
 
 #[test]
+fn every_v_tells_more() {
+    let [steps, details, times] = ["-v", "-vv", "-vvv"].map(|v| outcome(run("hello").arg(v)).stderr);
+    assert!(steps.contains(" INFO ") && !steps.contains("DEBUG"), "{steps}");
+    assert!(
+        details.contains(" INFO ") && details.contains("DEBUG") && !details.contains("ThreadId"),
+        "{details}"
+    );
+    assert!(times.contains("DEBUG") && times.contains("ThreadId"), "{times}");
+}
+
+#[test]
 fn walls_can_be_added() {
     if !need::root() {
         return;
