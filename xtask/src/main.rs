@@ -41,11 +41,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &[String]) -> Result<()> {
-    let Some((command, rest)) = args.split_first() else {
+    let Some((command, rest)) = args.split_first().filter(|_| !asks_for_help(args)) else {
         print!("{HELP}");
         return Ok(());
     };
     match command.as_str() {
+        "demo" | "ci" if !rest.is_empty() => bail!("{command} takes no arguments"),
         "demo" => demo::demo(),
         "web" => web::web(rest),
         "test" => check::test(rest),
@@ -53,10 +54,48 @@ fn run(args: &[String]) -> Result<()> {
         "install" => install::install(rest),
         "circles" => circles::check(&rest.first().map_or_else(build::workspace, Into::into)),
         "ci" => check::ci(),
-        "help" | "-h" | "--help" => {
-            print!("{HELP}");
-            Ok(())
-        }
         _ => bail!("there is no command '{command}'; `cargo xtask` lists them"),
+    }
+}
+
+/// Whether the help is asked for, and nothing is to be done. `bench` has one of its own.
+fn asks_for_help(args: &[String]) -> bool {
+    let mut words = args.iter().map(String::as_str).take_while(|word| *word != "--").peekable();
+    match words.peek() {
+        Some(&"help") => true,
+        Some(&"bench") => false,
+        _ => words.any(|word| matches!(word, "-h" | "--help")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_of_every_command_is_shown_before_it_does_anything() {
+        for (line, expected) in [
+            ("help", true),
+            ("--help", true),
+            ("install --help", true),
+            ("install --solo5-names -h", true),
+            ("ci --help", true),
+            ("test --help", true),
+            ("test -- --help", false),
+            ("bench --help", false),
+            ("install help", false),
+            ("install", false),
+        ] {
+            let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(asks_for_help(&args), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn unknown_arguments_are_errors() {
+        for line in ["demo x", "ci --fast", "install --prefix /tmp", "nonsense"] {
+            let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert!(run(&args).is_err(), "{line}");
+        }
     }
 }
