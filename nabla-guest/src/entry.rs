@@ -38,11 +38,23 @@ macro_rules! entry {
             #[unsafe(link_section = ".interp")]
             static INTERPRETER: [u8; $crate::__private::INTERP.len()] = *$crate::__private::INTERP;
 
+            unsafe extern "C" {
+                /// Nowhere. link.ld throws away what refers to it, and every other link ends with an error that names it.
+                #[link_name = "a build script is missing: see \"build.rs\" in the documentation of nabla-guest"]
+                fn build_script();
+            }
+
+            // Linkers keep notes, whatever they take for unused.
+            #[used]
+            #[unsafe(link_section = ".note.nabla.build_script")]
+            static BUILD_SCRIPT: unsafe extern "C" fn() = build_script;
+
             /// The entry point: no caller, no frame, the boot info in rdi, and rsp at the end of memory less
-            /// 8, which is what a called function expects; aligned all the same, for whoever rounds less.
+            /// 8, which is what a called function expects; aligned all the same, for whoever rounds less. link.ld calls it
+            /// `_start`: here, that would be a second one beside libc's for who forgets the build script.
             #[unsafe(naked)]
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn _start(boot_info: *const $crate::__private::BootInfo) -> ! {
+            unsafe extern "C" fn __nabla_guest_start(boot_info: *const $crate::__private::BootInfo) -> ! {
                 ::core::arch::naked_asm!(
                     ".cfi_startproc",
                     ".cfi_undefined rip",
@@ -56,7 +68,7 @@ macro_rules! entry {
             }
 
             unsafe extern "C" fn run(boot_info: *const $crate::__private::BootInfo) -> ! {
-                // SAFETY: only `_start` calls this, with what the monitor gave it.
+                // SAFETY: only the entry point calls this, with what the monitor gave it.
                 unsafe { $crate::__private::start(boot_info, $main) }
             }
 

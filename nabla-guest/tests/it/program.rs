@@ -57,6 +57,11 @@ impl Program {
         Self(directory)
     }
 
+    /// One of its files.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+
     fn cargo(&self, profile: &str, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO"))
             .args(["build", "--offline", "--profile", profile])

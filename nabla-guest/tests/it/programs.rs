@@ -175,3 +175,15 @@ fn a_guest_without_entry_is_told_at_link_time() {
     let told = Program::new("no entry", main).fail();
     assert!(told.contains("nabla_guest::entry!(main) is missing in this program"), "{told}");
 }
+
+#[test]
+fn a_forgotten_build_script_is_told_at_link_time() {
+    let program = Program::new("no build script", "nabla_guest::entry!(main); fn main() {}");
+    fs::remove_file(program.path("build.rs")).unwrap();
+    let told = program.fail();
+    assert!(
+        told.contains("a build script is missing: see \"build.rs\" in the documentation of nabla-guest"),
+        "{told}"
+    );
+    assert!(!told.contains("duplicate symbol"), "{told}");
+}
