@@ -26,7 +26,8 @@ Commands:
                      build the static `nabla` and put it into DIR/bin (default: cargo's directory); with
                      --solo5-names also as solo5-spt and solo5-elftool
   circles [DIR]      look for modules that use each other in the crates of this workspace, or of that in DIR
-  ci                 what must pass before a change lands: formatting, lints, modules, documentation, tests
+  ci                 what must pass before a change lands: formatting, lints, modules, documentation,
+                     packages, tests
 ";
 
 fn main() -> ExitCode {
