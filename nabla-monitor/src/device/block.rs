@@ -41,7 +41,8 @@ enum Source {
 }
 
 impl BlockDevice {
-    /// The file or block device at `path`, to be read and written.
+    /// The file or block device at `path`, to be read and written. A block device is opened exclusively (`O_EXCL`), so not
+    /// while it is mounted.
     ///
     /// ```
     /// let device = nabla_monitor::BlockDevice::new("/dev/vg0/guest");
@@ -193,9 +194,19 @@ impl<T: Into<PathBuf>> From<T> for BlockDevice {
 }
 
 fn open_path(path: &Path, read_only: bool) -> Result<OwnedFd, BlockErrorKind> {
+    use rustix::fs::{FileType, Mode, stat};
     // Without NONBLOCK, a fifo would block until its other end is opened.
-    let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
-    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| {
+    let mut flags =
+        OFlags::CLOEXEC | OFlags::NONBLOCK | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    // Of a block device, EXCL claims it against file systems, swap, volume managers, and others who claim it.
+    let is_block = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+    if !read_only && stat(path).is_ok_and(is_block) {
+        flags |= OFlags::EXCL;
+    }
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| {
+        if flags.contains(OFlags::EXCL) && errno == Errno::BUSY {
+            return BlockErrorKind::Claimed;
+        }
         let writing =
             !read_only && matches!(errno, Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY);
         let source = io::Error::from(errno);
@@ -286,6 +297,11 @@ pub enum BlockErrorKind {
         /// The system's reason.
         source: io::Error,
     },
+    /// It is a block device that the host uses itself.
+    #[error(
+        "is mounted or otherwise in use by this host, which would not notice what the guest writes; unmount it, or attach it read-only"
+    )]
+    Claimed,
     /// It is no file and no block device.
     #[error("is {what}, and must be a regular file or a block device")]
     NotADisk {
