@@ -3,6 +3,7 @@
 use crate::output;
 use nabla_core::{DeviceKind, ImageError, layout::MemoryError};
 use nabla_monitor::{BlockErrorKind, DeviceError, Error, ErrorKind, TapErrorKind};
+use std::path::Path;
 
 /// Exit status when nabla itself failed, wrong usage included.
 pub const FAILED: u8 = 125;
@@ -18,7 +19,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
     let hint = monitor.and_then(|error| hint(error).or_else(|| error.advice()));
     let hint = hint.or_else(|| network.and_then(network_hint));
     let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
-    output::complain(&format!("nabla: {}{hint}", output::one_line(&chain(error.as_ref()))));
+    output::complain(&output::one_line(&format!("nabla: {}{hint}", chain(error.as_ref()))));
     match monitor.map(Error::kind) {
         Some(ErrorKind::NotFound) => NOT_FOUND,
         Some(ErrorKind::NotRunnable) => NOT_RUNNABLE,
@@ -53,7 +54,9 @@ fn hint(error: &Error) -> Option<String> {
         Error::Image { source: ImageError::Unidentified, .. } => Some("with --abi ABI".to_owned()),
         Error::Image { source: ImageError::AbiMismatch { .. }, .. } => Some("leave out --abi".to_owned()),
         Error::Device(DeviceError::Block(error)) => match error.kind {
-            BlockErrorKind::OpenForWriting { .. } => Some("--disk PATH,ro".to_owned()),
+            BlockErrorKind::OpenForWriting { .. } | BlockErrorKind::Claimed => {
+                Some("--disk PATH,ro".to_owned())
+            }
             BlockErrorKind::Locked { shared: false } => {
                 Some("--disk PATH,ro for every guest that uses it".to_owned())
             }
@@ -70,8 +73,11 @@ fn hint(error: &Error) -> Option<String> {
     }
 }
 
-/// What a user can do who may not make networks.
+/// What a user can do who may not make networks, or has no /proc.
 fn network_hint(error: &nabla_net::Error) -> Option<String> {
+    if !Path::new("/proc/self").exists() {
+        return Some("networks take /proc: mount -t proc proc /proc".to_owned());
+    }
     let makes = matches!(error.operation, "create" | "adopt" | "redirect") && error.is_not_permitted();
     makes.then(|| {
         "or let root prepare a tap once, and use it: nabla net create tap0 --owner $USER --address 10.0.0.1/24; --net tap0"

@@ -53,6 +53,7 @@ impl Check {
 pub fn checks() -> Vec<Check> {
     vec![
         kernel(),
+        proc(),
         process(),
         supervision(),
         landlock(),
@@ -81,6 +82,16 @@ fn kernel() -> Check {
             format!("Linux {release} is too old: 5.9 or later is needed"),
         )
         .fix("upgrade the kernel")
+    }
+}
+
+/// Guests run without it; what is looked at below, and networks, need it.
+fn proc() -> Check {
+    if Path::new("/proc/self").exists() {
+        Check::new("proc", CheckStatus::Ok, "/proc is mounted")
+    } else {
+        let detail = "no /proc is mounted: guests run without, but not their networks, and settings of the kernel are not seen";
+        Check::new("proc", CheckStatus::Limited, detail).fix("mount -t proc proc /proc")
     }
 }
 
@@ -118,9 +129,8 @@ fn probe(image: &[u8], supervision: crate::Supervision) -> Result<(), String> {
             .map_err(|errno| format!("memfd_create fails: {errno}"))?,
     );
     file.write_all(image).map_err(|e| sentence(&e))?;
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let guest = crate::Runtime::new()
-        .guest(path)
+        .guest(crate::ImageFile::from_file(file, "probe"))
         .name("nabla-probe")
         .memory(crate::ByteSize::mib(2))
         .console(crate::Console::null())

@@ -46,6 +46,11 @@ impl ImageFile {
         Ok(Self { file, path })
     }
 
+    /// A regular file that is open already; the path is for messages.
+    pub(crate) fn from_file(file: File, path: impl Into<PathBuf>) -> Self {
+        Self { file, path: path.into() }
+    }
+
     /// Reads and checks what is in it; as `abi`, if one is given, where it has no ABI note.
     ///
     /// ```no_run

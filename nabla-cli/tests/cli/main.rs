@@ -10,6 +10,7 @@ mod memory;
 mod net;
 mod net_config;
 mod net_edges;
+mod no_proc;
 mod run;
 mod solo5;
 mod supervise;
