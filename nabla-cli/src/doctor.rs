@@ -33,7 +33,7 @@ pub fn main(args: &DoctorArgs) -> anyhow::Result<u8> {
         let checks = checks.iter().map(CheckJson::new).collect();
         output::print_json(&DoctorJson { kind: "nabla.doctor", version: 1, can_run, checks })?;
     } else {
-        output::print(text(&checks, can_run).as_bytes())?;
+        output::print_lines(&text(&checks, can_run))?;
     }
     Ok(u8::from(!can_run))
 }
@@ -119,9 +119,9 @@ fn text(checks: &[Finding], can_run: bool) -> String {
             CheckStatus::Limited => "limited",
             CheckStatus::Missing => "MISSING",
         };
-        let _ = writeln!(text, "{mark:<7}  {:<width$}  {}", check.name, check.detail);
+        let _ = writeln!(text, "{mark:<7}  {:<width$}  {}", check.name, output::one_line(&check.detail));
         if let Some(fix) = &check.fix {
-            let _ = writeln!(text, "{:<7}  {:<width$}  fix: {fix}", "", "");
+            let _ = writeln!(text, "{:<7}  {:<width$}  fix: {}", "", "", output::one_line(fix));
         }
     }
     let verdict = if can_run { "Guests can run here." } else { "Guests cannot run here." };

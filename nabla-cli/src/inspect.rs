@@ -51,7 +51,7 @@ pub fn main(args: &InspectArgs) -> anyhow::Result<u8> {
     if args.json {
         output::print_json(&description)?;
     } else {
-        output::print(description.text().as_bytes())?;
+        output::print_lines(&description.text())?;
     }
     Ok(0)
 }
@@ -162,7 +162,7 @@ impl Description {
         writeln!(out, "image     {}, {} bytes", output::one_line(&self.image), self.file_size)?;
         writeln!(out, "abi       {}, {source}", self.abi)?;
         for reason in &self.abi_reasons {
-            writeln!(out, "          - {reason}")?;
+            writeln!(out, "          - {}", output::one_line(reason))?;
         }
         writeln!(out, "runs as   {backend}")?;
         writeln!(out, "entry     {}", self.entry)?;
@@ -183,7 +183,12 @@ impl Description {
         }
         self.write_segments(out)?;
         for (i, warning) in self.warnings.iter().enumerate() {
-            writeln!(out, "{:<9} {}", if i == 0 { "warnings" } else { "" }, warning.message)?;
+            writeln!(
+                out,
+                "{:<9} {}",
+                if i == 0 { "warnings" } else { "" },
+                output::one_line(&warning.message)
+            )?;
         }
         Ok(())
     }
@@ -194,7 +199,7 @@ impl Description {
         }
         writeln!(out, "devices   INDEX  KIND   NAME")?;
         for Device { index, name, kind } in &self.devices {
-            writeln!(out, "          {index:>5}  {kind:<5}  {name}")?;
+            writeln!(out, "          {index:>5}  {kind:<5}  {}", output::one_line(name))?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ mod logging;
 mod man;
 mod net;
 mod output;
+mod pending;
 mod run;
 mod solo5;
 mod system;

@@ -1,9 +1,9 @@
 //! `nabla man`.
 
-use crate::output;
+use crate::{output, pending::PendingFile};
 use anyhow::Context;
 use clap::Args;
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,22 +23,32 @@ pub struct ManArgs {
 pub fn main(args: &ManArgs, command: clap::Command) -> anyhow::Result<u8> {
     match &args.out {
         Some(directory) => {
+            let write =
+                |(name, page): &(String, Vec<u8>)| PendingFile::create(&directory.join(name))?.finish(page);
             fs::create_dir_all(directory)
-                .and_then(|()| clap_mangen::generate_to(command, directory))
+                .and_then(|()| pages(command, true)?.iter().try_for_each(write))
                 .with_context(|| format!("cannot write manual pages to '{}'", directory.display()))?;
         }
-        None => output::print(&all_pages(command)?)?,
+        None => {
+            let pages = pages(command, false).context("cannot make manual pages")?;
+            output::print(&pages.into_iter().flat_map(|(_, page)| page).collect::<Vec<_>>())?;
+        }
     }
     Ok(0)
 }
 
-fn all_pages(command: clap::Command) -> anyhow::Result<Vec<u8>> {
-    // Gives every subcommand its full name, as `generate_to` does.
+/// The names and contents of the pages of a command and its verbs, and of their verbs if `deep`.
+fn pages(command: clap::Command, deep: bool) -> io::Result<Vec<(String, Vec<u8>)>> {
+    // Gives every subcommand its full name.
     let mut command = command.disable_help_subcommand(true);
     command.build();
-    let mut pages = Vec::new();
-    for page in std::iter::once(&command).chain(command.get_subcommands()) {
-        clap_mangen::Man::new(page.clone()).render(&mut pages).context("cannot write manual pages")?;
-    }
-    Ok(pages)
+    let verbs = command.get_subcommands();
+    let below = command.get_subcommands().filter(|_| deep).flat_map(clap::Command::get_subcommands);
+    let page = |page: &clap::Command| {
+        let mut text = Vec::new();
+        let page = clap_mangen::Man::new(page.clone());
+        page.render(&mut text)?;
+        Ok((page.get_filename(), text))
+    };
+    std::iter::once(&command).chain(verbs).chain(below).map(page).collect()
 }

@@ -1,12 +1,9 @@
-//! Writing to standard output, standard error, and files that appear whole or not at all.
+//! Writing to standard output and standard error. Files are in [`pending`](crate::pending).
 
 use anyhow::Context;
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fmt::Write as _,
     io::{self, ErrorKind, Write},
-    path::{Path, PathBuf},
-    process,
 };
 
 /// Writes to standard output. That the reader went away is no error: it has seen enough.
@@ -20,84 +17,89 @@ pub fn print(text: &[u8]) -> anyhow::Result<()> {
 
 /// Writes a serialised value and a newline to standard output.
 pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).context("cannot write JSON")?;
-    text.push(b'\n');
-    print(&text)
+    print((json_lines(value).context("cannot write JSON")? + "\n").as_bytes())
 }
 
-/// Writes a line to standard error, with one system call. Without a standard error, the line is lost.
-pub fn complain(line: &str) {
-    let line = if line.ends_with('\n') { line.to_owned() } else { format!("{line}\n") };
-    let _ = io::stderr().write_all(line.as_bytes());
+/// A serialised value in lines, for people as well as programs.
+pub fn json_lines(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(value).map(|json| escape_json(&json))
+}
+
+/// A serialised value in one line.
+pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(|json| escape_json(&json))
+}
+
+/// A string in JSON.
+pub fn json_string(text: &str) -> String {
+    escape_json(&serde_json::Value::from(text).to_string())
+}
+
+/// JSON may have characters in its strings that it need not escape, and that a terminal obeys. Outside of them, it has none.
+fn escape_json(json: &str) -> String {
+    replace_unsafe(json, "\n", |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+/// Writes lines for people to standard output, without what could change what a terminal does.
+pub fn print_lines(text: &str) -> anyhow::Result<()> {
+    print(escape_lines(text).as_bytes())
+}
+
+/// Writes lines to standard error, with one system call, and without what could change what a terminal does. Without a
+/// standard error, they are lost.
+pub fn complain(text: &str) {
+    let text = escape_lines(text.strip_suffix('\n').unwrap_or(text)) + "\n";
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// The same text without line breaks and other control characters, which names of files and interfaces may contain, and
 /// without those that are not seen or change the order of what is.
 pub fn one_line(text: &str) -> String {
-    let is_unsafe = |c: char| {
-        let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        c.is_control() || is_format
-    };
-    text.chars().map(|c| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    replace_unsafe(text, "", |c| c.escape_default().to_string())
 }
 
-/// A file that is written under another name and gets its own when it is complete. What exists and is no regular
-/// file (a pipe, a device) is written in place.
-#[derive(Debug)]
-pub struct PendingFile {
-    file: File,
-    /// The name that it has for now and the one that it gets; nothing when it is written in place.
-    names: Option<(PathBuf, PathBuf)>,
+/// The same for a text of several lines, each of which is known to be one.
+fn escape_lines(text: &str) -> String {
+    replace_unsafe(text, "\n", |c| c.escape_default().to_string())
 }
 
-impl PendingFile {
-    /// Starts writing the file at `path`. Fails here if it will not be possible.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        match fs::metadata(path) {
-            Ok(metadata) if !metadata.is_file() => {
-                Ok(Self { file: OpenOptions::new().write(true).open(path)?, names: None })
-            }
-            _ => {
-                let (file, temporary) = create_beside(path)?;
-                Ok(Self { file, names: Some((temporary, path.to_owned())) })
-            }
+/// A name in an image for people: as [`one_line`], and bytes that are not UTF-8 and backslashes are escaped, too.
+pub fn shown(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        text += &one_line(&chunk.valid().replace('\\', "\\\\"));
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
         }
     }
-
-    /// Writes `contents` and gives the file its name.
-    pub fn finish(mut self, contents: &[u8]) -> io::Result<()> {
-        self.file.write_all(contents)?;
-        if let Some((temporary, path)) = &self.names {
-            fs::rename(temporary, path)?;
-            self.names = None;
-        }
-        Ok(())
-    }
+    text
 }
 
-impl Drop for PendingFile {
-    fn drop(&mut self) {
-        if let Some((temporary, _)) = &self.names {
-            let _ = fs::remove_file(temporary);
+fn replace_unsafe(text: &str, kept: &str, escape: impl Fn(char) -> String) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) && !kept.contains(c) {
+            safe += &escape(c);
+        } else {
+            safe.push(c);
         }
     }
+    safe
 }
 
-/// Creates a file in the directory of `path`, under a name that no other file has.
-fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(ErrorKind::IsADirectory))?;
-    for attempt in 0.. {
-        let mut temporary = OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}-{attempt}", process::id()));
-        let temporary = path.with_file_name(temporary);
-        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-            // Left by a process of the same id that was killed.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            result => return Ok((result?, temporary)),
-        }
-    }
-    Err(ErrorKind::AlreadyExists.into())
+/// Whether a character could move a cursor, end a line, reorder text, or is not seen: control characters, marks and overrides
+/// of direction, separators, and what has no width.
+fn is_unsafe(c: char) -> bool {
+    let is_format = matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+    );
+    c.is_control() || is_format
 }
 
 #[cfg(test)]
@@ -105,35 +107,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pending_file_appears_when_it_is_finished_and_leaves_nothing_otherwise() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("report.json");
-        fs::write(&path, "old").unwrap();
-
-        drop(PendingFile::create(&path).unwrap());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        let pending = PendingFile::create(&path).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        pending.finish(b"new").unwrap();
-
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn pending_file_in_a_missing_directory_fails_at_once() {
-        assert!(PendingFile::create(Path::new("/nonexistent/report.json")).is_err());
-        assert!(PendingFile::create(Path::new("/")).is_err());
-    }
-
-    #[test]
-    fn devices_are_written_in_place() {
-        PendingFile::create(Path::new("/dev/null")).unwrap().finish(b"x").unwrap();
-    }
-
-    #[test]
     fn one_line_has_no_control_characters() {
         assert_eq!(one_line("a\nb\u{1b}c é"), "a\\nb\\u{1b}c é");
         assert_eq!(one_line("tap\u{9b}0\u{202e}x\u{2028}"), "tap\\u{9b}0\\u{202e}x\\u{2028}");
+        assert_eq!(json_string("a\"\u{1b}\u{9b}\u{202e}\n"), r#""a\"\u001b\u009b\u202e\n""#);
+        assert_eq!(escape_lines("a\n\rb"), "a\n\\rb");
+    }
+
+    #[test]
+    fn names_are_shown_without_what_acts_on_a_terminal() {
+        assert_eq!(shown("caf\u{e9} x".as_bytes()), "caf\u{e9} x");
+        assert_eq!(shown(b"a\x1b[2Jb\nc\\d\xff"), "a\\u{1b}[2Jb\\nc\\\\d\\xff");
+        assert_eq!(shown("\u{202e}gpj.exe".as_bytes()), "\\u{202e}gpj.exe");
     }
 }

@@ -43,6 +43,12 @@ pub unsafe fn start(count: c_int, words: *const *const c_char) -> Vec<OsString> 
 
 /// A copy of the descriptor `number` that this program was started with, closed on exec.
 pub fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl takes any number, and this command only asks for flags.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    // What this program has opened itself is closed on exec; what it was started with is not, or it would not be here.
+    if flags >= 0 && flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
     // SAFETY: fcntl takes any number, and this command makes a new descriptor or fails.
     let descriptor = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
     if descriptor < 0 {
@@ -75,6 +81,8 @@ mod tests {
     #[test]
     fn copy_of_a_descriptor_is_the_same_file() {
         let file = fs::File::options().write(true).open("/dev/null").unwrap();
+        assert!(inherited_descriptor(file.as_raw_fd()).is_err(), "it was opened here");
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
         let mut copy = fs::File::from(inherited_descriptor(file.as_raw_fd()).unwrap());
         assert_ne!(copy.as_raw_fd(), file.as_raw_fd());
         copy.write_all(b"x").unwrap();

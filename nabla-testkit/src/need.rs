@@ -20,10 +20,12 @@ use std::{
 };
 
 /// What is no program and no module of Python.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 11] = [
     "cni",
     "foreign-guests",
+    "freezer",
     "kvm",
+    "loop-device",
     "macvtap",
     "memory-cgroup",
     "mount-xfs",
@@ -32,7 +34,7 @@ const OTHERS: [&str; 9] = [
     "two-processors",
 ];
 /// Programs that tests run.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 19] = [
     "bsdtar",
     "cc",
     "docker",
@@ -42,6 +44,8 @@ const PROGRAMS: [&str; 17] = [
     "ip",
     "iptables",
     "isoinfo",
+    "losetup",
+    "mkfs.ext4",
     "mkfs.xfs",
     "ping",
     "podman",

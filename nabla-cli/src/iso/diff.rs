@@ -1,6 +1,7 @@
 //! `nabla iso diff`.
 
-use super::image::{self, Stdout, kind, shown};
+use super::image::{self, Stdout, kind};
+use crate::output::{self, shown};
 use anyhow::{Context, ensure};
 use clap::Args;
 use nabla_iso::reader::{ImageFile, Kind, Node, Volume};
@@ -222,7 +223,8 @@ impl Comparison<'_> {
         if self.args.json {
             let path = String::from_utf8_lossy(path).into_owned();
             line.extend_from_slice(if self.differences == 0 { b"\n" } else { b",\n" });
-            serde_json::to_writer(&mut line, &Difference { path, what, image, directory })?;
+            let difference = Difference { path, what, image, directory };
+            line.extend_from_slice(output::json(&difference)?.as_bytes());
         } else {
             let path = shown(path);
             let text = match (image, directory) {

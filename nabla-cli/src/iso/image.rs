@@ -3,7 +3,6 @@
 use anyhow::Context;
 use nabla_iso::reader::{ImageFile, Kind, Volume};
 use std::{
-    fmt::Write as _,
     io::{self, ErrorKind, Write},
     path::Path,
 };
@@ -35,31 +34,6 @@ pub fn kind(kind: Kind) -> &'static str {
     }
 }
 
-/// A name from an image for people: what could move a cursor, reorder text or end a line is escaped, and so are bytes
-/// that are not UTF-8, and backslashes.
-pub fn shown(name: &[u8]) -> String {
-    let mut text = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                // Marks and overrides of direction, separators, and what has no width.
-                '\u{61c}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' => text.extend(c.escape_unicode()),
-                c if c.is_control() => text.extend(c.escape_default()),
-                c => text.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
-}
-
 /// Standard output, written in pieces.
 pub struct Stdout(io::BufWriter<io::StdoutLock<'static>>);
 
@@ -84,17 +58,5 @@ impl Stdout {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(error).context("cannot write to standard output"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_shown_without_what_acts_on_a_terminal() {
-        assert_eq!(shown("caf\u{e9} x".as_bytes()), "caf\u{e9} x");
-        assert_eq!(shown(b"a\x1b[2Jb\nc\\d\xff"), "a\\u{1b}[2Jb\\nc\\\\d\\xff");
-        assert_eq!(shown("\u{202e}gpj.exe".as_bytes()), "\\u{202e}gpj.exe");
     }
 }

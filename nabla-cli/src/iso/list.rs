@@ -1,6 +1,7 @@
 //! `nabla iso ls`.
 
-use super::image::{self, Stdout, kind, shown};
+use super::image::{self, Stdout, kind};
+use crate::output::{self, shown};
 use anyhow::{Context, ensure};
 use clap::Args;
 use nabla_iso::reader::{ImageFile, Kind, Node, Volume};
@@ -120,7 +121,7 @@ impl Output<'_> {
         if !self.args.json {
             return Ok(true);
         }
-        let mut text = serde_json::to_vec(&Listing {
+        let mut text = output::json(&Listing {
             kind: "nabla.iso.listing",
             version: 1,
             image: self.args.image.display().to_string(),
@@ -128,8 +129,8 @@ impl Output<'_> {
         })?;
         // The object goes on with the entries.
         text.pop();
-        text.extend_from_slice(b",\"entries\":[");
-        self.stdout.write(&text)
+        text += ",\"entries\":[";
+        self.stdout.write(text.as_bytes())
     }
 
     /// Prints an entry. False when nobody reads any more.
@@ -154,7 +155,7 @@ impl Output<'_> {
                 target: target.map(|target| String::from_utf8_lossy(target).into_owned()),
                 device: is_device(node.kind).then_some([node.device.0, node.device.1]),
             };
-            serde_json::to_writer(&mut line, &entry)?;
+            line.extend_from_slice(output::json(&entry)?.as_bytes());
         } else {
             if self.args.long {
                 line.extend_from_slice(details(node).as_bytes());

@@ -87,7 +87,7 @@ pub fn main(args: &VerifyArgs) -> anyhow::Result<u8> {
             path: if args.json {
                 problem.path.display().to_string()
             } else {
-                image::shown(problem.path.as_os_str().as_bytes())
+                output::shown(problem.path.as_os_str().as_bytes())
             },
             message: problem.message.clone(),
         })

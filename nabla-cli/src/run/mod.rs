@@ -12,6 +12,8 @@ mod report;
 pub use self::{args::RunArgs, option::Stop};
 
 use self::network::Networks;
+use crate::pending;
+use anyhow::Context;
 use nabla_monitor::{Console, DEFAULT_MEMORY, GuestBuilder, ImageFile, Isolation, Runtime, Supervision};
 use std::os::unix::ffi::OsStrExt;
 
@@ -60,7 +62,12 @@ fn builder(args: &RunArgs, networks: &mut Networks) -> anyhow::Result<GuestBuild
         };
     }
     if let Some(path) = &args.console {
-        guest = guest.console(Console::file(path));
+        guest = guest.console(match pending::inherited(path) {
+            None => Console::file(path),
+            Some(descriptor) => Console::from_fd(
+                descriptor.with_context(|| format!("cannot write the console to '{}'", path.display()))?,
+            ),
+        });
     }
     if let Some(name) = &args.name {
         guest = guest.name(name);

@@ -1,7 +1,7 @@
 //! `--json-report`: how a guest ended, for programs. The format is described in docs/cli.md.
 
 use super::counters::CountersJson;
-use crate::output::PendingFile;
+use crate::{output, pending::PendingFile};
 use anyhow::Context;
 use nabla_monitor::{
     DeniedCall, DeviceInfo, DeviceProperties, ExitStatus, Fault, Guest, HypercallMistake, ResourceUsage,
@@ -60,9 +60,8 @@ impl Report {
             counters: guest.counters().map(CountersJson::from),
             devices: guest.devices().iter().filter_map(DeviceJson::of).collect(),
         };
-        let mut text = serde_json::to_vec_pretty(&json)?;
-        text.push(b'\n');
-        self.file.finish(&text).with_context(|| cannot_write(&self.path))
+        let text = output::json_lines(&json)? + "\n";
+        self.file.finish(text.as_bytes()).with_context(|| cannot_write(&self.path))
     }
 }
 

@@ -1,10 +1,7 @@
 //! `solo5-elftool`: makes the C source of a manifest, and tells manifest and ABI of an image.
 
 use super::{ELFTOOL, VERSION, manifest_source, notes::Notes, strerror, warn};
-use crate::{
-    error::chain,
-    output::{self, PendingFile},
-};
+use crate::{error::chain, output, pending::PendingFile};
 use nabla_core::{Manifest, target_name};
 use nabla_monitor::{Error, ImageFile};
 use std::{
@@ -82,8 +79,10 @@ fn describe(manifest: &Manifest) -> Vec<u8> {
     let devices: Vec<Vec<u8>> = manifest
         .devices()
         .map(|device| {
-            let kind = device.kind.solo5_name().as_bytes();
-            [b"    { \"name\": \"", device.name.as_bytes(), b"\", \"type\": \"", kind, b"\" }"].concat()
+            let kind = device.kind.solo5_name();
+            // The original prints the name as it is, which is no JSON if the name has such characters.
+            let name = String::from_utf8_lossy(device.name.as_bytes());
+            format!("    {{ \"name\": {}, \"type\": \"{kind}\" }}", output::json_string(&name)).into_bytes()
         })
         .collect();
     let mut text = b"{\n  \"type\": \"solo5.manifest\",\n  \"version\": 1,\n  \"devices\": [\n".to_vec();

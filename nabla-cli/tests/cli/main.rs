@@ -11,6 +11,7 @@ mod net;
 mod net_config;
 mod net_edges;
 mod no_proc;
+mod outputs;
 mod run;
 mod solo5;
 mod supervise;
