@@ -2,7 +2,7 @@
 
 use nix::{
     libc,
-    sys::signal::{SigHandler, Signal, signal},
+    sys::signal::{SigHandler, Signal, signal as signal_action},
 };
 use std::{
     ffi::{CStr, OsStr, OsString, c_char, c_int},
@@ -25,7 +25,7 @@ use std::{
 /// `words` points to at least `count` pointers to C strings.
 pub unsafe fn start(count: c_int, words: *const *const c_char) -> Vec<OsString> {
     // SAFETY: no handler is installed that could run anything.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+    let _ = unsafe { signal_action(Signal::SIGPIPE, SigHandler::SigIgn) };
     for descriptor in 0..3 {
         // SAFETY: only asks for the flags of a descriptor, and opens a file without owning it: it gets the lowest
         // free number, which is this one, and stays open.
@@ -56,6 +56,16 @@ pub fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it has just been made, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Ends this program with 128 + N from now on when signal N comes.
+pub fn exit_on(signal: Signal) -> nix::Result<()> {
+    extern "C" fn exit(signal: c_int) {
+        // SAFETY: ends the program at once, which a handler may do.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    // SAFETY: the handler calls nothing but a function that is safe in handlers.
+    unsafe { signal_action(signal, SigHandler::Handler(exit)) }.map(drop)
 }
 
 /// Whether this program was started with the signal ignored, as under `nohup`.

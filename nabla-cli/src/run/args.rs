@@ -41,7 +41,7 @@ nabla becomes the guest's process: its process id, its signals and its exit stat
 guest it is the monitor, in one process; 128+N is then its exit status instead of the end by a signal.) With \
 --supervise, --json-report, --gdb, --dumpcore, -p or --net adopt= it stays as the guest's parent: it says on standard error how a guest ended that did \
 not just exit, exits with 128+N when signal N ended the guest, and ends the guest when it gets SIGINT, SIGTERM, \
-SIGHUP or SIGQUIT itself.
+SIGHUP or SIGQUIT itself. As process 1 of a namespace it does so without them.
 
 'nabla inspect IMAGE' tells the names of the devices that a guest declares; the only one of a kind needs none. A \
 comma in a path is written twice, and a path that starts with letters or digits and '=' is written ./PATH.

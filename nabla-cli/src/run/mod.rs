@@ -8,39 +8,46 @@ mod network;
 mod option;
 mod parent;
 mod report;
+mod signals;
 
 pub use self::{args::RunArgs, option::Stop};
 
-use self::network::Networks;
+use self::{network::Networks, signals::First};
 use crate::pending;
 use anyhow::Context;
-use nabla_monitor::{Console, DEFAULT_MEMORY, GuestBuilder, ImageFile, Isolation, Runtime, Supervision};
+use nabla_monitor::{
+    Console, DEFAULT_MEMORY, GuestBuilder, ImageFile, Isolation, OpenImage, Runtime, Supervision,
+};
 use std::os::unix::ffi::OsStrExt;
 
 /// Runs a guest and returns the exit status: as the guest's own process where nothing is left to do when it ends,
 /// and as its parent where there is, or where the guest is no process.
 pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
+    let image = ImageFile::open(&args.image)?.parse(args.abi)?;
+    // Process 1 of a namespace gets no signal that it has no handler for, and a guest's process has none.
+    let is_first = rustix::process::getpid().is_init();
+    let is_process = !image.image().abi().needs_kvm();
     let observed =
         args.supervise || args.json_report.is_some() || args.gdb.is_some() || args.dumpcore.is_some();
-    if observed || network::needs_parent(args) {
-        parent::run(args)
-    } else {
-        let mut networks = Networks::make(args)?;
-        let guest = builder(args, &mut networks)?;
-        networks.announce(&args.image);
-        tracing::info!("becoming the guest's process, unless it needs a virtual machine");
-        let guest = guest.exec()?;
-        guest.confine_program()?;
-        let status = parent::stay(&guest, args);
-        // This program ends now, and takes along what is left of it.
-        std::mem::forget(guest);
-        status
+    if observed || network::needs_parent(args) || (is_first && is_process) {
+        return parent::run(args, image);
     }
+    let startup = is_first.then(|| First::begin(&args.image)).transpose()?;
+    let mut networks = Networks::make(args)?;
+    let guest = builder(args, image, &mut networks)?;
+    networks.announce(&args.image);
+    tracing::info!("becoming the guest's process, unless it needs a virtual machine");
+    let guest = guest.exec()?;
+    startup.map(First::end).transpose()?;
+    guest.confine_program()?;
+    let status = parent::stay(&guest, args);
+    // This program ends now, and takes along what is left of it.
+    std::mem::forget(guest);
+    status
 }
 
 /// The guest as the command line describes it.
-fn builder(args: &RunArgs, networks: &mut Networks) -> anyhow::Result<GuestBuilder> {
-    let image = ImageFile::open(&args.image)?.parse(args.abi)?;
+fn builder(args: &RunArgs, image: OpenImage, networks: &mut Networks) -> anyhow::Result<GuestBuilder> {
     let words = networks.arguments(args, &image)?;
     let mut guest = Runtime::new()
         .guest(image)

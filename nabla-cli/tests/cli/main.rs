@@ -13,6 +13,7 @@ mod net_edges;
 mod no_proc;
 mod outputs;
 mod run;
+mod signals;
 mod solo5;
 mod supervise;
 mod tools;
