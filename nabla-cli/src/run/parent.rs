@@ -7,10 +7,10 @@ use super::{
     signals::{self, Signals, Startup},
 };
 use crate::{error::chain, output};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nabla_monitor::{ExitStatus, GdbListener, Guest, OpenImage};
 use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     path::Path,
     time::{Instant, SystemTime},
@@ -54,10 +54,20 @@ pub fn run(args: &RunArgs, image: OpenImage) -> anyhow::Result<u8> {
     }
     networks.announce(&args.image);
     tracing::info!(pid = guest.pid(), supervised = guest.is_supervised(), "the guest runs");
-    let interrupted = wait(&guest, &signals)?;
+    let interrupted = match wait(&guest, &signals) {
+        Ok(interrupted) => interrupted,
+        Err(error) => {
+            // Dropped, it would be waited for. It ends with this program.
+            std::mem::forget(guest);
+            return Err(error);
+        }
+    };
     let status = guest.wait()?;
     let duration = started.1.elapsed();
     networks.release()?;
+    // Those that have come were meant for the guest. From now on they end nabla: whoever is to be told may not listen.
+    while signals.read().is_some() {}
+    signals.release()?;
     // The guest may have come to its own end before the signal's.
     let interrupted = interrupted.filter(|_| matches!(status, ExitStatus::Killed(_)));
     let exit_code = interrupted.map_or_else(|| status.shell_code(), signals::shell_code);
@@ -114,12 +124,21 @@ fn describe(status: ExitStatus, interrupted: Option<Signal>) -> Option<String> {
     }
 }
 
+/// How long a guest that was killed is waited for.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
 /// Waits until the guest has ended; kills it on a signal, which is returned then.
 fn wait(guest: &Guest, signals: &Signals) -> anyhow::Result<Option<Signal>> {
     let mut interrupted = None;
     loop {
         let mut descriptors = [PollFd::new(guest, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        rustix::io::retry_on_intr(|| poll(&mut descriptors, None)).context("cannot wait for the guest")?;
+        let patience = interrupted.map(|_| &PATIENCE);
+        let ready = rustix::io::retry_on_intr(|| poll(&mut descriptors, patience));
+        if ready.context("cannot wait for the guest")? == 0 {
+            bail!(
+                "the guest was killed and does not end: is its cgroup frozen, or does its disk not answer?"
+            );
+        }
         if let Some(signal) = signals.read() {
             tracing::info!(%signal, "ending the guest");
             interrupted.get_or_insert(signal);

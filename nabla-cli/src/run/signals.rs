@@ -43,6 +43,14 @@ impl Signals {
         Ok(Self(Arc::new(descriptor.context("cannot watch for signals")?)))
     }
 
+    /// Lets them end this program from now on, also by one that has come and was not read.
+    pub fn release(self) -> anyhow::Result<()> {
+        let set = ending();
+        // Not their default actions, which process 1 does not have.
+        set.iter().try_for_each(system::exit_on).context("cannot handle signals")?;
+        set.thread_unblock().context("cannot let signals through")
+    }
+
     pub fn read(&self) -> Option<Signal> {
         let info = self.0.read_signal().ok()??;
         i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
@@ -129,19 +137,18 @@ fn interrupted(signals: &Signals, end: &OwnedFd) -> Option<Signal> {
 /// A virtual machine's monitor that is the first process of its namespace: the kernel keeps signals from it that it has no
 /// handler for, so it gets handlers that do what happens to other processes.
 #[derive(Debug)]
-pub struct First(Startup<()>);
+pub struct First(Startup<()>, Signals);
 
 impl First {
     /// Holds the signals back in this thread and those that it starts, since a confined thread may not end the program.
     pub fn begin(image: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Startup::watch(&Signals::hold()?, image)?))
+        let signals = Signals::hold()?;
+        Ok(Self(Startup::watch(&signals, image)?, signals))
     }
 
     /// The guest runs: from now on, the signals end this program.
     pub fn end(self) -> anyhow::Result<()> {
         self.0.end();
-        let set = ending();
-        set.iter().try_for_each(system::exit_on).context("cannot handle signals")?;
-        set.thread_unblock().context("cannot let signals through")
+        self.1.release()
     }
 }

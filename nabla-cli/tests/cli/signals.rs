@@ -124,24 +124,35 @@ fn report_in_a_fifo_waits_for_its_reader() {
     assert!(report.contains("\"exit_code\": 0"), "{report}");
 }
 
-/// A cgroup that is frozen, removed at the end.
-struct Frozen(std::path::PathBuf);
+/// A cgroup that can be frozen, removed at the end.
+struct Freezer(std::path::PathBuf);
 
-impl Frozen {
-    fn new() -> Option<Self> {
-        let v1 = Path::new("/sys/fs/cgroup/freezer");
-        let root = if v1.is_dir() { v1 } else { Path::new("/sys/fs/cgroup") };
-        let cgroup = Self(root.join(format!("nabla-frozen-{}", std::process::id())));
-        fs::create_dir(&cgroup.0).ok()?;
-        let (file, value) = if v1.is_dir() { ("freezer.state", "FROZEN") } else { ("cgroup.freeze", "1") };
-        fs::write(cgroup.0.join(file), value).ok().map(|()| cgroup)
+impl Freezer {
+    fn new(name: &str) -> Option<Self> {
+        let root = ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup"]
+            .map(Path::new)
+            .into_iter()
+            .find(|root| root.is_dir());
+        let cgroup = Self(root?.join(format!("nabla-{name}-{}", std::process::id())));
+        let made = fs::create_dir(&cgroup.0).is_ok() && cgroup.set(false);
+        need::there("freezer", made, "needs a cgroup that can be frozen");
+        made.then_some(cgroup)
+    }
+
+    /// Freezes it or lets it go on, in either version of cgroups.
+    fn set(&self, frozen: bool) -> bool {
+        let (state, freeze) = if frozen { ("FROZEN", "1") } else { ("THAWED", "0") };
+        let existing = |(name, value): (&str, &str)| {
+            let path = self.0.join(name);
+            path.exists() && fs::write(path, value).is_ok()
+        };
+        existing(("freezer.state", state)) || existing(("cgroup.freeze", freeze))
     }
 }
 
-impl Drop for Frozen {
+impl Drop for Freezer {
     fn drop(&mut self) {
-        let _ = fs::write(self.0.join("freezer.state"), "THAWED")
-            .or_else(|_| fs::write(self.0.join("cgroup.freeze"), "0"));
+        self.set(false);
         // Processes leave it in their own time.
         while fs::remove_dir(&self.0).is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
             std::thread::yield_now();
@@ -151,9 +162,8 @@ impl Drop for Frozen {
 
 #[test]
 fn signals_end_a_nabla_whose_guest_is_frozen_at_its_start() {
-    let cgroup = Frozen::new();
-    need::there("freezer", cgroup.is_some(), "needs a cgroup that can be frozen");
-    let Some(cgroup) = cgroup else { return };
+    let Some(cgroup) = Freezer::new("start") else { return };
+    assert!(cgroup.set(true));
     let mut command = crate::run("hello");
     command.args(["--supervise", "--cgroup"]).arg(&cgroup.0).process_group(0);
     let is_stuck = |process: &str| {
@@ -161,4 +171,43 @@ fn signals_end_a_nabla_whose_guest_is_frozen_at_its_start() {
             && fs::read_to_string(cgroup.0.join("cgroup.procs")).is_ok_and(|procs| !procs.is_empty())
     };
     ends(stuck(&mut command, is_stuck), "a frozen cgroup");
+}
+
+#[test]
+fn signals_end_a_nabla_whose_guest_is_frozen_later() {
+    let Some(cgroup) = Freezer::new("later") else { return };
+    let mut command = crate::run("sleeper");
+    command.args(["--supervise", "--cgroup"]).arg(&cgroup.0);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line == "ready\n" && cgroup.set(true));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    // In cgroups of version 1, what is frozen cannot be killed.
+    let code = child.wait().unwrap().code();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let kept = code == Some(125) && stderr.contains("is its cgroup frozen");
+    assert!(code == Some(143) || kept, "{code:?} {stderr}");
+}
+
+#[test]
+fn signals_end_a_nabla_whose_report_nobody_reads() {
+    const WRITE: [&str; 1] = ["1"];
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    // Filled without waiting, and then waited for.
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&writer, &[0; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec \"$0\" run \"$1\" --json-report /dev/fd/3 3>&1 >/dev/null"]);
+    command.arg(env!("CARGO_BIN_EXE_nabla")).arg(guest("exit")).stdin(Stdio::null()).stdout(writer);
+    let mut child = command.spawn().unwrap();
+    let process = format!("/proc/{}", child.id());
+    while !waits_in(&process, &WRITE) {
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    drop(reader);
 }
