@@ -66,7 +66,7 @@ fn errors_name_the_option_that_helps() {
     let path = path.to_str().unwrap();
     for (name, args, message) in [
         ("cat", vec![], "(attach it with --disk storage=PATH)"),
-        ("net-echo", vec![], "(attach it with --net service0=TAP)"),
+        ("net-echo", vec![], "(attach it with --net service0=TAP, or --net service0=new)"),
         ("two-disks", vec!["--disk", path], "(--disk NAME=PATH)"),
         ("hello", vec!["--disk", path], "declares no block device"),
         ("cat", vec!["--disk", path, "--disk", path], "attached twice"),
