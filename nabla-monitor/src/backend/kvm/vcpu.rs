@@ -41,6 +41,8 @@ enum Exit {
     /// The stub of exceptions.
     Halted,
     Interrupted,
+    /// KVM did something else than to run it, and is to be asked again.
+    Again,
     /// Nothing that a guest in ring 3 can cause, unless KVM fails.
     Failed(String),
     /// KVM cannot execute an instruction.
@@ -147,6 +149,7 @@ impl Vcpu {
                     called = true;
                     None
                 }
+                Exit::Again => None,
                 Exit::CannotEmulate => {
                     self.cpu.regs = self.machine.vcpu.get_regs().map_err(system)?;
                     Some(self.unsupported())
@@ -163,7 +166,7 @@ impl Vcpu {
         let tally = &self.devices.tally;
         match exit {
             // Hypercalls count themselves.
-            Exit::Out { .. } => {}
+            Exit::Out { .. } | Exit::Again => {}
             Exit::Halted => tally.exceptions.add(1),
             Exit::Interrupted => tally.interruptions.add(1),
             Exit::OtherPort(_) | Exit::Failed(_) | Exit::CannotEmulate => tally.others.add(1),
@@ -210,7 +213,7 @@ impl Vcpu {
             }
             Err(error) => match Errno::from_raw_os_error(error.errno()) {
                 Errno::INTR => Exit::Interrupted,
-                Errno::AGAIN => return self.enter(),
+                Errno::AGAIN => Exit::Again,
                 errno => return Err(errno.into()),
             },
         };
