@@ -2,10 +2,11 @@
 
 use crate::{
     backend::{Backend, Backends},
-    debug::DebugOptions,
+    confine::Identity,
+    debug::{DebugOptions, core::CoreDirectory},
     device::{self, BlockDevice, Console, Consoles, DeviceSource, NetDevice},
     error::Error,
-    guest::{Description, Guest},
+    guest::{Description, Guest, Output},
     image::{ImageSource, OpenImage},
     spec::{GuestSpec, Isolation, LaunchFailure, Supervision},
 };
@@ -39,6 +40,7 @@ pub struct GuestBuilder {
     dumpable: bool,
     isolation: Isolation,
     launch_failure: LaunchFailure,
+    cores: Option<PathBuf>,
     debug: DebugOptions,
 }
 
@@ -60,6 +62,7 @@ impl GuestBuilder {
             dumpable: false,
             isolation: Isolation::default(),
             launch_failure: LaunchFailure { prefix: None, status: 125 },
+            cores: None,
             debug: DebugOptions::default(),
         }
     }
@@ -261,7 +264,7 @@ impl GuestBuilder {
     /// # Ok::<(), nabla_monitor::Error>(())
     /// ```
     pub fn core_dumps(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.debug.cores = Some(directory.into());
+        self.cores = Some(directory.into());
         self
     }
 
@@ -336,6 +339,22 @@ impl GuestBuilder {
         self.launch(false)
     }
 
+    /// Runs the guest to its end, and collects what it writes: to a [pipe](Console::pipe), whatever was set as its console.
+    /// As [`Command::output`](std::process::Command::output); see [`Guest::wait_with_output`].
+    ///
+    /// ```no_run
+    /// let output = nabla_monitor::Runtime::new().guest("app.nabla").arg("--version").output()?;
+    /// println!("{}: {}", output.status, String::from_utf8_lossy(&output.console));
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`] and [`Guest::wait_with_output`].
+    pub fn output(self) -> Result<Output, Error> {
+        self.console(Console::pipe()).start()?.wait_with_output()
+    }
+
     /// Replaces the calling process with the guest: the same process id, the same standard output, and nothing
     /// of the calling program left. For command lines; supervision and a console with a reader make no sense then
     /// and are ignored.
@@ -402,9 +421,18 @@ impl GuestBuilder {
         let devices = device::attach(image.manifest(), self.devices)?;
         let name = self.name.unwrap_or_else(|| process_name(path));
         let mut debug = self.debug;
-        if let Some(directory) = &debug.cores {
-            crate::debug::core::check(directory)
-                .map_err(|source| Error::CoreDirectory { path: directory.clone(), source })?;
+        if let Some(path) = self.cores {
+            let directory = CoreDirectory::open(&path).and_then(|directory| {
+                directory.check()?;
+                Ok(directory)
+            });
+            debug.cores = Some(directory.map_err(|source| Error::CoreDirectory { path, source })?);
+        }
+        // setresuid(2) and setresgid(2) take it for "no change".
+        if let Some(Identity { uid, gid }) = self.isolation.identity
+            && (uid == u32::MAX || gid == u32::MAX)
+        {
+            return Err(Error::Identity { uid, gid });
         }
         if !debug.is_empty() {
             debug.devices = devices.iter().map(|device| device.info.to_string()).collect();

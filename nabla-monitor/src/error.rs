@@ -97,6 +97,17 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The identity has an id that the kernel takes for "no change", so that the guest would run as this program does.
+    #[error(
+        "the guest cannot run as user {uid}, group {gid}: {} stands for no change, and is nobody's id",
+        u32::MAX
+    )]
+    Identity {
+        /// The user id.
+        uid: u32,
+        /// The group id.
+        gid: u32,
+    },
     /// Supervision was asked for and cannot be had.
     #[error("the guest cannot be supervised")]
     Supervision {

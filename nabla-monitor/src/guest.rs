@@ -16,6 +16,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
+    io::Read,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Mutex,
@@ -32,6 +33,15 @@ pub struct Guest {
     drained: Option<Drained>,
     ended: Mutex<Option<(ExitStatus, ResourceUsage)>>,
     description: Description,
+}
+
+/// How a guest ended, and what it wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Everything that came out of [`Console::pipe`](crate::Console::pipe).
+    pub console: Vec<u8>,
 }
 
 /// What a running guest is.
@@ -82,8 +92,8 @@ impl Guest {
 
     /// Waits until the guest has ended. Can be called again, and from several threads.
     ///
-    /// A guest with [`Console::pipe`](crate::Console::pipe) stops while the pipe is full (64 KiB), so read it to its end
-    /// before, or in another thread.
+    /// A guest with [`Console::pipe`](crate::Console::pipe) stops while the pipe is full (64 KiB), and then does not end:
+    /// [`wait_with_output`](Self::wait_with_output) reads it meanwhile. Or read it to its end before, or in another thread.
     ///
     /// ```no_run
     /// use nabla_monitor::{Console, Runtime};
@@ -107,6 +117,35 @@ impl Guest {
                 return Ok(status);
             }
         }
+    }
+
+    /// Waits until the guest has ended, and collects what it writes to its [pipe](crate::Console::pipe) meanwhile: nothing
+    /// for other consoles, and where the pipe [was taken](Self::take_console). As
+    /// [`Child::wait_with_output`](std::process::Child::wait_with_output).
+    ///
+    /// All of the output is kept in memory, however much the guest writes: take the console and read it yourself where
+    /// you do not trust the guest to be brief.
+    ///
+    /// ```no_run
+    /// use nabla_monitor::{Console, Runtime};
+    ///
+    /// let guest = Runtime::new().guest("app.nabla").console(Console::pipe()).start()?;
+    /// println!("process {}", guest.pid());
+    /// let output = guest.wait_with_output()?;
+    /// println!("{}: {}", output.status, String::from_utf8_lossy(&output.console));
+    /// # Ok::<(), nabla_monitor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait`], and [`Error::Operation`] when the pipe cannot be read.
+    pub fn wait_with_output(self) -> Result<Output, Error> {
+        let mut console = Vec::new();
+        if let Some(mut reader) = self.take_console() {
+            let read = reader.read_to_end(&mut console);
+            read.map_err(|source| Error::Operation { operation: "read the guest's console", source })?;
+        }
+        Ok(Output { status: self.wait()?, console })
     }
 
     /// Says whether the guest has ended, without waiting.
@@ -371,8 +410,8 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// When the guest has ended, the file cannot be written, or the system does not let this program look into the guest's
-    /// process: without root, [`GuestBuilder::core_dumps`](crate::GuestBuilder::core_dumps) or
+    /// When the guest has ended, a debugger has stopped it, the file cannot be written, or the system does not let this
+    /// program look into the guest's process: without root, [`GuestBuilder::core_dumps`](crate::GuestBuilder::core_dumps) or
     /// [`dumpable`](crate::GuestBuilder::dumpable) must have been set.
     pub fn dump_core(&self, directory: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let result = self.running.dump_core(directory.as_ref(), &self.description.name);

@@ -7,7 +7,6 @@
 //!
 //! ```no_run
 //! use nabla_monitor::{BlockDevice, ByteSize, Console, ExitStatus, Runtime};
-//! use std::io::Read;
 //!
 //! let runtime = Runtime::new(); // costs nothing, probes nothing
 //! let guest = runtime
@@ -18,14 +17,12 @@
 //!     .console(Console::pipe())
 //!     .start()?; // everything that is wrong is told here, as one sentence
 //!
-//! // First the output, to its end, then the status: a guest stops while nobody reads its pipe.
-//! let mut output = Vec::new();
-//! guest.take_console().expect("the console is a pipe").read_to_end(&mut output)?;
-//! match guest.wait()? {
-//!     ExitStatus::Exited(0) => println!("{}", String::from_utf8_lossy(&output)),
+//! let output = guest.wait_with_output()?; // reads the pipe to its end: a guest stops while nobody reads it
+//! match output.status {
+//!     ExitStatus::Exited(0) => println!("{}", String::from_utf8_lossy(&output.console)),
 //!     status => eprintln!("{status}"), // "memory fault (SIGSEGV) at address 0x0 by the instruction at 0x100010"
 //! }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), nabla_monitor::Error>(())
 //! ```
 //!
 //! # Life of a guest
@@ -36,6 +33,7 @@
 //! | to | use |
 //! | --- | --- |
 //! | wait | [`Guest::wait`], [`try_wait`](Guest::try_wait), [`wait_timeout`](Guest::wait_timeout): from any thread, as often as you like |
+//! | wait, and have its output | [`Guest::wait_with_output`], or [`GuestBuilder::output`] for all in one |
 //! | wait in an event loop | [`Guest::exit_fd`] is readable once the guest has ended; then `try_wait` tells how |
 //! | end it | [`Guest::kill`], or drop the [`Guest`] |
 //! | let it live on | [`Guest::detach`]: it then outlives the handle and the program |
@@ -61,8 +59,8 @@
 //! | [`Console::pipe`] | a pipe of 64 KiB. A reader that stalls stops the guest at its next write. A reader that goes away makes the guest's writes fail, which guests ignore |
 //! | [`Console::writer`] | a pipe, which one thread of the [`Runtime`] empties into your writer. When `wait` returns, your writer has everything |
 //!
-//! So `wait` before the pipe was read to its end hangs for a guest that writes more than the pipe holds. Read first, or
-//! take another console.
+//! So `wait` before the pipe was read to its end hangs for a guest that writes more than the pipe holds. Read first, as
+//! [`Guest::wait_with_output`] does, or take another console.
 //!
 //! # Many guests
 //!
@@ -115,6 +113,8 @@
 //!   guests. A program that gives up root does so before its first guest; the project's `docs/security.md` says why.
 //! * A detached guest becomes a child of the process that adopts orphans. If that is the host program
 //!   (`PR_SET_CHILD_SUBREAPER`, or process 1 of a container), the guest is then in its `wait`.
+//! * A guest that has ended stays a zombie of the supervisor until its status was collected or its [`Guest`] dropped, so that
+//!   [`Guest::pid`] is never another process.
 //! * A wait for *any* child with `__WALL` or `__WCLONE` sees the supervisor.
 //! * [`ResourceUsage::max_resident`] of a guest that ended *unsupervised* is the kernel's figure, which counts the size of
 //!   the host program at the start, as for every child that shares memory until exec.
@@ -162,7 +162,7 @@ pub use crate::{
         BadHypercall, Denied, DeniedCall, ExitStatus, Fault, HypercallMistake, SyscallEntry,
         UnsupportedInstruction, signal_name,
     },
-    guest::Guest,
+    guest::{Guest, Output},
     image::{ImageFile, ImageSource, OpenImage},
     runtime::Runtime,
     spec::{Isolation, Supervision},

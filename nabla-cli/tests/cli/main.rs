@@ -17,6 +17,7 @@ mod signals;
 mod solo5;
 mod supervise;
 mod tools;
+mod waits;
 
 use nabla_testkit::{guest, guest_hvt, need};
 use std::{

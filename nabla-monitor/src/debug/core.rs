@@ -1,6 +1,8 @@
 //! Core dumps: a guest's memory and registers as an ELF file that debuggers read together with the guest's image.
 //!
-//! The file is sparse: pages of zeros are holes. It gets its name when it is complete.
+//! The file is sparse: pages of zeros are holes, and what was never touched is not even read. It gets its name when it is
+//! complete, and has none before where the file system can do that. Others may write in the directory: nothing that they
+//! put there is opened, followed or replaced.
 
 use super::{Debuggee, FloatRegisters, Registers, Stop};
 use linux_raw_sys::elf_uapi::{NT_PRFPREG, NT_PRPSINFO, NT_PRSTATUS};
@@ -8,10 +10,19 @@ use nabla_core::{
     abi::PAGE_SIZE,
     elf::{PT_LOAD, PT_NOTE, PageRange},
 };
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, linkat, open, openat, unlinkat},
+    io::Errno,
+};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
+    hash::{BuildHasher, RandomState},
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    ops::Range,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
 };
 use zerocopy::IntoBytes;
@@ -20,6 +31,8 @@ const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
+/// Bytes of which it is asked at once whether they were touched.
+const WINDOW: u64 = 256 << 20;
 const PAGE: usize = 4096;
 /// How many dumps of the same name there can be.
 const NAMES: u32 = 1000;
@@ -34,22 +47,92 @@ pub struct Subject {
     pub signal: i32,
 }
 
+/// A directory for cores. It is opened once, and stays the same when another one gets its name.
+#[derive(Debug)]
+pub struct CoreDirectory {
+    path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+impl CoreDirectory {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let descriptor = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { path: path.to_owned(), descriptor })
+    }
+
+    /// Checks that cores can be written to it, before it is too late.
+    pub fn check(&self) -> io::Result<()> {
+        self.draft()?.file.write_all(b"\x7fELF")
+    }
+
+    /// A new file, which is nobody else's.
+    fn draft(&self) -> io::Result<Draft<'_>> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        match openat(&self.descriptor, ".", flags | OFlags::TMPFILE, mode) {
+            Ok(file) => return Ok(Draft { directory: self, file: file.into(), name: None }),
+            // The file system has no files without a name.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // There is never anything at such a name, unless somebody plays tricks; but not often.
+        for _ in 0..16 {
+            let name = format!(".core.{:016x}.tmp", RandomState::new().hash_one(0));
+            let new = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            match openat(&self.descriptor, &name, new, mode) {
+                Ok(file) => return Ok(Draft { directory: self, file: file.into(), name: Some(name) }),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Err(Errno::EXIST.into())
+    }
+}
+
+/// A file that is being written.
+struct Draft<'a> {
+    directory: &'a CoreDirectory,
+    file: File,
+    /// One that it has meanwhile, where it must have one.
+    name: Option<String>,
+}
+
+impl Draft<'_> {
+    /// Gives it a name, if there is nothing at that name. By its descriptor, and not by the name that it has so far: there
+    /// could be another file by now.
+    fn link(&self, name: &str) -> Result<(), Errno> {
+        let directory = &self.directory.descriptor;
+        match linkat(&self.file, "", directory, name, AtFlags::EMPTY_PATH) {
+            // Not without privileges.
+            Err(Errno::NOENT | Errno::PERM) => {
+                let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
+            }
+            result => result,
+        }
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            let _ = unlinkat(&self.directory.descriptor, name, AtFlags::empty());
+        }
+    }
+}
+
 /// Writes a core to `directory`, and returns its path. The guest stands still meanwhile.
-pub fn write(directory: &Path, subject: &Subject, guest: &mut dyn Debuggee) -> io::Result<PathBuf> {
-    let temporary = directory.join(format!(".core.{}.{}.tmp", file_part(&subject.name), subject.pid));
-    // Left by a program that was killed, or put there by an attacker: a new one is made in any case.
-    let _ = fs::remove_file(&temporary);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-    let written = file
-        .and_then(|file| write_to(&file, subject, guest))
-        .and_then(|()| give_name(&temporary, directory, subject));
-    let _ = fs::remove_file(&temporary);
-    written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
+pub fn write(directory: &CoreDirectory, subject: &Subject, guest: &mut dyn Debuggee) -> io::Result<PathBuf> {
+    let written = directory.draft().and_then(|draft| {
+        write_to(&draft.file, subject, guest)?;
+        give_name(&draft, subject)
+    });
+    written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.path.display())))
 }
 
 /// The same for a guest that runs, and goes on then.
 pub fn write_of_running(
-    directory: &Path,
+    directory: &CoreDirectory,
     name: &str,
     pid: u32,
     guest: &mut dyn Debuggee,
@@ -65,14 +148,14 @@ pub fn write_of_running(
 }
 
 /// Links it under the first name that is free.
-fn give_name(temporary: &Path, directory: &Path, subject: &Subject) -> io::Result<PathBuf> {
+fn give_name(draft: &Draft<'_>, subject: &Subject) -> io::Result<PathBuf> {
     let base = format!("core.{}.{}", file_part(&subject.name), subject.pid);
     for number in 0..NAMES {
         let name = if number == 0 { base.clone() } else { format!("{base}.{number}") };
-        let path = directory.join(name);
-        match fs::hard_link(temporary, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => return result.map(|()| path),
+        match draft.link(&name) {
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(()) => return Ok(draft.directory.path.join(name)),
         }
     }
     Err(io::Error::new(
@@ -100,9 +183,36 @@ fn write_to(file: &File, subject: &Subject, guest: &mut dyn Debuggee) -> io::Res
 
 fn copy(file: &File, offset: u64, region: &PageRange, guest: &mut dyn Debuggee) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
-    let mut address = region.pages.start;
-    while address < region.pages.end {
-        let left = usize::try_from(region.pages.end - address).unwrap_or(usize::MAX);
+    let mut start = region.pages.start;
+    while start < region.pages.end {
+        let end = region.pages.end.min(start.saturating_add(WINDOW));
+        for part in guest.touched(start..end)? {
+            copy_part(file, offset, region, part, guest, &mut buffer)?;
+        }
+        check_kept(guest)?;
+        start = end;
+    }
+    Ok(())
+}
+
+/// Nobody waits for the core of a guest that somebody wants to be gone.
+fn check_kept(guest: &dyn Debuggee) -> io::Result<()> {
+    let killed = || io::Error::new(io::ErrorKind::Interrupted, "the guest was killed meanwhile");
+    guest.is_kept().then_some(()).ok_or_else(killed)
+}
+
+fn copy_part(
+    file: &File,
+    offset: u64,
+    region: &PageRange,
+    part: Range<u64>,
+    guest: &mut dyn Debuggee,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let mut address = part.start;
+    while address < part.end {
+        check_kept(guest)?;
+        let left = usize::try_from(part.end - address).unwrap_or(usize::MAX);
         let wanted = left.min(CHUNK);
         let read = guest.read(address, &mut buffer[..wanted])?;
         // What cannot be read is a hole.
@@ -199,13 +309,4 @@ fn information(subject: &Subject) -> [u8; 136] {
         information[start..start + length].copy_from_slice(&name[..length]);
     }
     information
-}
-
-/// Checks that cores can be written to `directory`, before it is too late.
-pub fn check(directory: &Path) -> io::Result<()> {
-    let probe = directory.join(format!(".core.probe.{}.tmp", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe)?;
-    let written = file.write_all(b"\x7fELF");
-    fs::remove_file(&probe)?;
-    written
 }

@@ -4,18 +4,21 @@ pub mod core;
 #[cfg(feature = "gdb")]
 pub mod gdb;
 mod options;
+mod pagemap;
 mod registers;
 pub mod thread;
 
 pub use options::DebugOptions;
+pub use pagemap::Pagemap;
 pub use registers::{FloatRegisters, Registers};
 pub use thread::DebugThread;
 
 use nabla_core::elf::PageRange;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::{fmt::Debug, io, os::fd::BorrowedFd};
+use std::{fmt::Debug, io, ops::Range, os::fd::BorrowedFd};
 
-/// A guest that can be stopped and looked into. All but the last four methods are for a guest that stands still.
+/// A guest that can be stopped and looked into. All methods from [`registers`](Self::registers) to
+/// [`resume`](Self::resume) are for a guest that stands still.
 pub trait Debuggee: Debug + Send {
     fn registers(&mut self) -> io::Result<Registers>;
     fn set_registers(&mut self, registers: &Registers) -> io::Result<()>;
@@ -27,6 +30,8 @@ pub trait Debuggee: Debug + Send {
     fn write(&mut self, address: u64, bytes: &[u8]) -> io::Result<()>;
     /// Guest memory: ascending, disjoint.
     fn regions(&mut self) -> io::Result<Vec<PageRange>>;
+    /// The parts of a part of one region that may hold anything but zeros: ascending, disjoint, of whole pages.
+    fn touched(&mut self, part: Range<u64>) -> io::Result<Vec<Range<u64>>>;
     /// Replaces all hardware breakpoints; at most four.
     fn set_hardware_breakpoints(&mut self, breakpoints: &[HardwareBreakpoint]) -> io::Result<()>;
     /// Whether the processor heeds them. `None`: that is to be found out.
@@ -35,8 +40,10 @@ pub trait Debuggee: Debug + Send {
     fn resume(&mut self, how: Resume) -> io::Result<()>;
     /// Makes it stop. The stop comes as an event.
     fn interrupt(&mut self) -> io::Result<()>;
-    /// Readable when [`Self::stop`] has something to say.
-    fn event(&self) -> BorrowedFd<'_>;
+    /// One of them is readable when [`Self::stop`] has something to say. That includes that who would say it has died.
+    fn events(&self) -> [BorrowedFd<'_>; 2];
+    /// Whether somebody still wants it to stand still: false once it was killed.
+    fn is_kept(&self) -> bool;
     /// Why it stands still since it was last resumed; `None` when it runs.
     fn stop(&mut self) -> io::Result<Option<Stop>>;
     fn kill(&mut self) -> io::Result<()>;
@@ -48,9 +55,7 @@ pub trait Debuggee: Debug + Send {
             if let Some(stop) = self.stop()? {
                 return Ok(stop);
             }
-            rustix::io::retry_on_intr(|| {
-                poll(&mut [PollFd::from_borrowed_fd(self.event(), PollFlags::IN)], None)
-            })?;
+            wait_for(&self.events())?;
         }
     }
 
@@ -58,6 +63,14 @@ pub trait Debuggee: Debug + Send {
     fn counters(&mut self) -> io::Result<String>;
     /// Lets it go on for good. It is not looked into any more.
     fn let_go(&mut self) -> io::Result<()>;
+}
+
+/// Waits until one of them is readable.
+pub fn wait_for(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut set: Vec<PollFd<'_>> =
+        descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    rustix::io::retry_on_intr(|| poll(&mut set, None))?;
+    Ok(())
 }
 
 /// How to go on.

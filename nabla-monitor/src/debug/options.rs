@@ -1,14 +1,14 @@
 //! The debugging that was asked for when a guest is started.
 
+use super::core::CoreDirectory;
 #[cfg(feature = "gdb")]
 use super::gdb;
-use std::path::PathBuf;
 
 /// The debugging that was asked for: gdb, core dumps.
 #[derive(Debug, Default)]
 pub struct DebugOptions {
     /// Where a core is to be written to when it ends by a crash.
-    pub cores: Option<PathBuf>,
+    pub cores: Option<CoreDirectory>,
     /// Where debuggers connect to.
     #[cfg(feature = "gdb")]
     pub gdb: Option<gdb::GdbListener>,

@@ -2,13 +2,17 @@
 
 #[cfg(feature = "gdb")]
 use super::gdb;
-use super::{DebugOptions, Debuggee, End, Resume, Stop, core};
+use super::{
+    DebugOptions, Debuggee, End, Resume, Stop,
+    core::{self, CoreDirectory},
+    wait_for,
+};
 use crate::sys::{
     event::Event,
     lock,
     signals::{BlockedSignals, SIGABRT},
 };
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -23,12 +27,27 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Channel {
     /// Readable when there are requests.
-    request: Event,
+    pub request: Event,
     /// Readable when nobody needs the thread any more.
-    closing: Event,
+    pub closing: Event,
     requests: Mutex<Requests>,
     /// What became of the core at the end.
     core: Mutex<Option<io::Result<PathBuf>>>,
+}
+
+impl Channel {
+    fn take_requests(&self) -> Vec<Request> {
+        self.request.clear();
+        std::mem::take(&mut lock(&self.requests).waiting)
+    }
+
+    /// Tells those who want something that they cannot have it now.
+    #[cfg(feature = "gdb")]
+    pub fn refuse(&self) {
+        for Request { answer, .. } in self.take_requests() {
+            let _ = answer.send(Err(io::Error::other("a debugger has stopped the guest")));
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +89,8 @@ impl DebugThread {
         let blocked = BlockedSignals::all_but_setxid();
         let thread = thread::Builder::new().name("debug".to_owned()).spawn(move || {
             let prepared = prepare(&mut guest);
-            Task { options, name, pid, guest: Box::new(guest), shared: theirs, dumped: false }.run(prepared);
+            let guest = Box::new(guest);
+            Task { options, name, pid, guest, shared: theirs, dumped: false, closing: false }.run(prepared);
         })?;
         drop(blocked);
         Ok(Self { shared, thread: Some(thread), owner: std::process::id() })
@@ -126,6 +146,8 @@ pub(super) struct Task {
     pub shared: Arc<Channel>,
     /// Whether the core at the end has been written.
     pub dumped: bool,
+    /// Nobody needs this any more.
+    pub closing: bool,
 }
 
 impl Task {
@@ -133,12 +155,7 @@ impl Task {
         let result = prepared.and_then(|()| self.serve());
         if let Err(error) = result {
             tracing::warn!(%error, "the guest can no longer be looked into");
-            let _ = self.guest.let_go();
         }
-        // Requests that come too late are answered: the guest has ended.
-        let mut requests = lock(&self.shared.requests);
-        requests.closed = true;
-        requests.waiting.clear();
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -146,29 +163,29 @@ impl Task {
         if let Some(listener) = self.options.gdb.take() {
             return gdb::serve(self, &listener);
         }
+        // It is looked at before each wait: what has happened so far may have been seen by others, and is no event any more.
         loop {
-            self.wait(&[])?;
             match self.look()? {
                 Some(Stop::Ended(_)) => return Ok(()),
                 Some(stop) => self.guest.resume(stop.undisturbed())?,
-                None => {}
+                None if self.wait(&[])? => {}
+                None => return Ok(()),
             }
         }
     }
 
-    /// Waits for an event of the guest, a request, or one of `others`.
-    pub(super) fn wait(&self, others: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let own = [self.guest.event(), self.shared.request.as_fd()];
-        let mut set: Vec<PollFd<'_>> =
-            own.iter().chain(others).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        rustix::io::retry_on_intr(|| poll(&mut set, None))?;
-        Ok(())
-    }
-
-    /// Readable when the thread is to end.
-    #[cfg(feature = "gdb")]
-    pub(super) fn closing(&self) -> io::Result<std::os::fd::OwnedFd> {
-        self.shared.closing.try_clone()
+    /// Waits until the guest, somebody with a request or one of `others` has something. False when nobody needs this any
+    /// more, and that was said before.
+    pub(super) fn wait(&mut self, others: &[BorrowedFd<'_>]) -> io::Result<bool> {
+        if self.closing {
+            return Ok(false);
+        }
+        let closing = self.shared.closing.as_fd();
+        wait_for(&[&self.guest.events(), &[self.shared.request.as_fd(), closing][..], others].concat())?;
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut set = [PollFd::from_borrowed_fd(closing, PollFlags::IN)];
+        self.closing = rustix::io::retry_on_intr(|| poll(&mut set, Some(&now)))? > 0;
+        Ok(true)
     }
 
     /// Says whether the guest stands still, and why. Meanwhile writes the cores that are wanted.
@@ -177,15 +194,14 @@ impl Task {
         if let Some(Stop::Ending(end)) = stop
             && end.is_crash()
             && !self.dumped
-            && let Some(directory) = self.options.cores.clone()
+            && self.options.cores.is_some()
         {
             self.dumped = true;
             let signal = if let End::Signal(signal) = end { signal } else { SIGABRT };
-            let core = self.dump(&directory, signal);
+            let core = self.dump(None, signal);
             *lock(&self.shared.core) = Some(core);
         }
-        self.shared.request.clear();
-        let waiting = std::mem::take(&mut lock(&self.shared.requests).waiting);
+        let waiting = self.shared.take_requests();
         if waiting.is_empty() {
             return Ok(stop);
         }
@@ -194,8 +210,11 @@ impl Task {
             stop = Some(self.guest.stop_now()?);
         }
         for Request { directory, answer } in waiting {
-            let core =
-                if matches!(stop, Some(Stop::Ended(_))) { Err(ended()) } else { self.dump(&directory, 0) };
+            let core = if matches!(stop, Some(Stop::Ended(_))) {
+                Err(ended())
+            } else {
+                CoreDirectory::open(&directory).and_then(|directory| self.dump(Some(&directory), 0))
+            };
             let _ = answer.send(core);
         }
         if was_running && stop == Some(Stop::Interrupted) {
@@ -205,9 +224,23 @@ impl Task {
         Ok(stop)
     }
 
-    /// Writes a core of the guest, which stands still.
-    pub(super) fn dump(&mut self, directory: &Path, signal: i32) -> io::Result<PathBuf> {
+    /// Writes a core of the guest, which stands still: to the directory for cores, unless another one is given.
+    pub(super) fn dump(&mut self, directory: Option<&CoreDirectory>, signal: i32) -> io::Result<PathBuf> {
         let subject = core::Subject { name: self.name.clone(), pid: self.pid, signal };
+        let none =
+            || io::Error::other("there is no directory for cores: start the guest with one (--dumpcore DIR)");
+        let directory = directory.or(self.options.cores.as_ref()).ok_or_else(none)?;
         core::write(directory, &subject, &mut *self.guest)
+    }
+}
+
+impl Drop for Task {
+    /// However the thread ends, nobody waits for it.
+    fn drop(&mut self) {
+        let _ = self.guest.let_go();
+        // Requests that come too late are answered: the guest has ended.
+        let mut requests = lock(&self.shared.requests);
+        requests.closed = true;
+        requests.waiting.clear();
     }
 }

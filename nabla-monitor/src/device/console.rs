@@ -55,10 +55,12 @@ impl Console {
         Self(Kind::Null)
     }
 
-    /// A pipe; [`Guest::take_console`](crate::Guest::take_console) gives its other end.
+    /// A pipe. [`Guest::wait_with_output`](crate::Guest::wait_with_output) reads it to its end, and
+    /// [`Guest::take_console`](crate::Guest::take_console) gives its other end. One that is not read stops the guest at its
+    /// next write once it is full (64 KiB).
     ///
     /// ```
-    /// let console = nabla_monitor::Console::pipe(); // read it to its end before `Guest::wait`
+    /// let console = nabla_monitor::Console::pipe(); // for `Guest::wait_with_output` or `Guest::take_console`
     /// ```
     #[must_use]
     pub fn pipe() -> Self {

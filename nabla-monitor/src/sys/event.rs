@@ -25,11 +25,6 @@ impl Event {
     pub fn clear(&self) {
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
-
-    /// Another descriptor of the same event.
-    pub fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.0.try_clone()
-    }
 }
 
 impl AsFd for Event {

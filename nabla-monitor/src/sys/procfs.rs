@@ -16,15 +16,16 @@ pub fn counter(text: &str, name: &str) -> Option<u64> {
     rest.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// A line of `/proc/PID/maps`.
-pub fn mapping(line: &str) -> Option<PageRange> {
+/// A line of `/proc/PID/maps`, and whether it is about a file.
+pub fn mapping(line: &str) -> Option<(PageRange, bool)> {
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;
     let number = |text| u64::from_str_radix(text, 16).ok();
     let mut flags = rest.bytes();
     let mut flag = |letter| flags.next() == Some(letter);
     let permissions = Permissions { read: flag(b'r'), write: flag(b'w'), execute: flag(b'x') };
-    Some(PageRange { pages: number(start)?..number(end)?, permissions })
+    let inode = rest.split_whitespace().nth(3)?;
+    Some((PageRange { pages: number(start)?..number(end)?, permissions }, inode != "0"))
 }
 
 /// `/proc/PID/stat` or `/proc/PID/task/TID/stat`.
@@ -92,7 +93,9 @@ mod tests {
 
     #[test]
     fn mappings_are_parsed() {
-        let range = mapping("00100000-00123000 r-xp 00001000 fd:01 42   /memfd:app (deleted)").unwrap();
+        let parse = |line| mapping(line).unwrap();
+        let (range, from_file) = parse("00100000-00123000 r-xp 00001000 fd:01 42   /memfd:app (deleted)");
+        assert!(from_file && !parse("00200000-00300000 rw-p 00000000 00:00 0").1);
         assert_eq!(range.pages, 0x10_0000..0x12_3000);
         assert_eq!(range.permissions, Permissions { read: true, write: false, execute: true });
         assert_eq!(mapping("nonsense"), None);

@@ -11,8 +11,9 @@ macro_rules! numbers {
 
 numbers! { SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR2 SIGSEGV SIGPIPE SIGCHLD SIGCONT SIGSTOP SIGTTOU SIGSYS }
 
-/// The signal with which the C library has every thread take over a changed identity (see nptl(7)).
-pub const SETXID: i32 = 33;
+/// The signal with which the C library has every thread take over a changed identity: SIGSETXID of glibc (see nptl(7)),
+/// SIGSYNCCALL of musl. Not more than that: 34 is the first real-time signal that a program may use with glibc.
+pub const SETXID: i32 = if cfg!(target_env = "musl") { 34 } else { 33 };
 
 /// A set of signals, as the kernel takes it.
 pub const fn set<const N: usize>(signals: [i32; N]) -> u64 {

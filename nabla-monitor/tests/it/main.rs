@@ -9,6 +9,7 @@ mod child;
 mod common;
 
 mod console;
+mod cores;
 mod debugging;
 mod devices;
 mod errors;
@@ -20,3 +21,4 @@ mod kvm;
 mod lifecycle;
 mod process;
 mod scale;
+mod waits;

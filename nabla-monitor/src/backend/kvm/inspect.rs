@@ -4,11 +4,12 @@
 //! [`DebugChannel::stand`], and takes the registers from there when it goes on.
 
 use super::memory::GuestMemory;
-use crate::debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Registers, Resume, Stop};
+use crate::debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Pagemap, Registers, Resume, Stop};
 use crate::sys::{event::Event, lock};
 use nabla_core::elf::PageRange;
 use std::{
     io,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -142,6 +143,8 @@ impl DebugChannel {
 pub struct Inspector {
     state: Arc<super::running::GuestState>,
     memory: Arc<GuestMemory>,
+    /// Of this program.
+    pagemap: Pagemap,
 }
 
 impl Inspector {
@@ -149,7 +152,7 @@ impl Inspector {
     pub fn new(state: &Arc<super::running::GuestState>, memory: &Arc<GuestMemory>, watched: Watched) -> Self {
         state.control.debug.lock().watched = watched;
         state.control.debug.interrupt.store(watched == Watched::Traps, Relaxed);
-        Self { state: Arc::clone(state), memory: Arc::clone(memory) }
+        Self { state: Arc::clone(state), memory: Arc::clone(memory), pagemap: Pagemap::of("self") }
     }
 
     fn channel(&self) -> &DebugChannel {
@@ -197,6 +200,10 @@ impl Debuggee for Inspector {
         Ok(self.memory.regions().to_vec())
     }
 
+    fn touched(&mut self, part: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        self.pagemap.touched(self.memory.host_address() as u64, part)
+    }
+
     fn set_hardware_breakpoints(&mut self, breakpoints: &[HardwareBreakpoint]) -> io::Result<()> {
         self.standing()?.breakpoints = breakpoints.to_vec();
         Ok(())
@@ -228,8 +235,13 @@ impl Debuggee for Inspector {
         Ok(())
     }
 
-    fn event(&self) -> BorrowedFd<'_> {
-        self.channel().event.as_fd()
+    fn events(&self) -> [BorrowedFd<'_>; 2] {
+        // It is the same program that tells.
+        [self.channel().event.as_fd(); 2]
+    }
+
+    fn is_kept(&self) -> bool {
+        !self.channel().lock().closed
     }
 
     fn stop(&mut self) -> io::Result<Option<Stop>> {

@@ -211,8 +211,9 @@ fn run(mut vcpu: Vcpu, state: &GuestState) -> Machine {
     let end = result.as_ref().map_or(End::Signal(SIGKILL), |status| end_of(*status));
     // Disks are closed, and with that unlocked, before anybody hears of the end.
     let machine = vcpu.into_machine();
-    state.finish(result, usage);
+    // First the debug thread: whoever hears of the end does not wait for it.
     state.control.debug.end(end);
+    state.finish(result, usage);
     machine
 }
 
@@ -311,8 +312,9 @@ impl Running for KvmGuest {
             return thread.dump_core(directory);
         }
         let memory = self.memory.upgrade().ok_or_else(debug_thread::ended)?;
+        let directory = core::CoreDirectory::open(directory)?;
         let mut inspector = Inspector::new(&self.state, &memory, Watched::No);
-        let written = core::write_of_running(directory, name, self.pid(), &mut inspector);
+        let written = core::write_of_running(&directory, name, self.pid(), &mut inspector);
         inspector.let_go()?;
         written
     }

@@ -4,9 +4,12 @@
 //! `/proc/PID/mem`, which is opened while the launcher has yet to make the process undumpable: it stays open, and
 //! reaches pages that the guest itself may not write.
 
-use super::supervisor::{Ending, HOLD_STOPS, Slot, Supervisor, command::WATCH};
+use super::supervisor::{HOLD_STOPS, Slot, Supervisor, command::WATCH};
 use crate::{
-    debug::{Debuggee, End, FloatRegisters, HardwareBreakpoint, Registers, Resume, Stop, debug_control},
+    debug::{
+        Debuggee, End, FloatRegisters, HardwareBreakpoint, Pagemap, Registers, Resume, Stop, debug_control,
+        wait_for,
+    },
     sys::{
         event::Event,
         procfs::{mapping, usage_of},
@@ -23,15 +26,13 @@ use linux_raw_sys::{
     },
 };
 use nabla_core::elf::PageRange;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
+use rustix::io::Errno;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
+    ops::Range,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
     ptr,
@@ -49,8 +50,13 @@ pub struct Inspector {
     supervisor: Arc<Supervisor>,
     slot: Arc<Slot>,
     event: Event,
+    /// Of the supervisor, which cannot tell of its own end.
+    supervisor_pidfd: OwnedFd,
     memory: File,
     maps: File,
+    pagemap: Pagemap,
+    /// What is mapped from files, as of the last look at `maps`.
+    from_files: Vec<Range<u64>>,
     /// Guest memory ends here; after it is the launcher's page.
     size: u64,
 }
@@ -60,7 +66,8 @@ impl Inspector {
     /// launcher.
     pub fn new(supervisor: &Arc<Supervisor>, slot: &Arc<Slot>, pid: i32, size: u64) -> io::Result<Self> {
         let event = watch(supervisor, slot)?;
-        wait_for(&event);
+        // Not open to anybody before it has become the launcher.
+        wait_for(&[event.as_fd(), supervisor.open_pidfd()?.as_fd()])?;
         Self::open(supervisor, slot, event, pid, size)
     }
 
@@ -84,8 +91,11 @@ impl Inspector {
     ) -> io::Result<Self> {
         let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
         let maps = File::open(format!("/proc/{pid}/maps"))?;
+        let pagemap = Pagemap::of(&pid.to_string());
+        let supervisor_pidfd = supervisor.open_pidfd()?;
         let (supervisor, slot) = (Arc::clone(supervisor), Arc::clone(slot));
-        Ok(Self { supervisor, slot, event, memory, maps, size })
+        let from_files = Vec::new();
+        Ok(Self { supervisor, slot, event, supervisor_pidfd, memory, maps, pagemap, from_files, size })
     }
 
     fn request(&self, request: u32, address: u64, data: impl Argument) -> io::Result<u64> {
@@ -100,7 +110,7 @@ impl Inspector {
                 Some(Stop::Ending(_) | Stop::Ended(_)) => return Ok(()),
                 Some(_) if self.registers()?.rip == entry => return Ok(()),
                 Some(_) => self.resume(Resume::Step)?,
-                None => wait_for(&self.event),
+                None => wait_for(&self.events())?,
             }
         }
         Err(io::Error::other("the launcher does not come to an end"))
@@ -113,12 +123,6 @@ fn watch(supervisor: &Supervisor, slot: &Slot) -> io::Result<Event> {
     // SAFETY: the request has no data.
     unsafe { supervisor.command(slot, WATCH, 0, 0, Some(event.as_fd())) }?;
     Ok(event)
-}
-
-fn wait_for(event: &Event) {
-    // A tenth of a second at most: a supervisor that was killed sets no event.
-    let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    let _ = poll(&mut [PollFd::new(event, PollFlags::IN)], Some(&timeout));
 }
 
 fn end_of(status: u32) -> End {
@@ -173,7 +177,19 @@ impl Debuggee for Inspector {
         let mut text = String::new();
         self.maps.seek(SeekFrom::Start(0))?;
         self.maps.read_to_string(&mut text)?;
-        Ok(text.lines().filter_map(mapping).filter(|range| range.pages.end <= self.size).collect())
+        let mappings = text.lines().filter_map(mapping).filter(|(range, _)| range.pages.end <= self.size);
+        let (regions, from_files): (Vec<_>, Vec<_>) = mappings.unzip();
+        let files = regions.iter().zip(from_files).filter(|(_, from_file)| *from_file);
+        self.from_files = files.map(|(range, _)| range.pages.clone()).collect();
+        Ok(regions)
+    }
+
+    fn touched(&mut self, part: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        // What comes from a file is there before anything has touched it.
+        if self.from_files.iter().any(|file| file.start < part.end && part.start < file.end) {
+            return Ok(vec![part]);
+        }
+        self.pagemap.touched(0, part)
     }
 
     fn set_hardware_breakpoints(&mut self, breakpoints: &[HardwareBreakpoint]) -> io::Result<()> {
@@ -219,17 +235,22 @@ impl Debuggee for Inspector {
         }
     }
 
-    fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+    fn events(&self) -> [BorrowedFd<'_>; 2] {
+        [self.event.as_fd(), self.supervisor_pidfd.as_fd()]
+    }
+
+    fn is_kept(&self) -> bool {
+        self.slot.hold.load(SeqCst) != 0 && self.slot.ended.load(SeqCst) == 0 && self.supervisor.is_alive()
     }
 
     fn stop(&mut self) -> io::Result<Option<Stop>> {
         self.event.clear();
-        if let Some(Ending { status, .. }) = self.slot.ending() {
-            return Ok(Some(Stop::Ended(status.map_or(End::Signal(SIGKILL), end_of))));
-        }
-        if !self.supervisor.is_alive() {
-            return Ok(Some(Stop::Ended(End::Signal(SIGKILL))));
+        let ending = self.slot.ending();
+        if ending.is_some() || !self.supervisor.is_alive() {
+            // Readable from now on, for all who look.
+            self.event.set();
+            let end = ending.and_then(|ending| ending.status).map_or(End::Signal(SIGKILL), end_of);
+            return Ok(Some(Stop::Ended(end)));
         }
         if self.slot.held.load(SeqCst) == 0 {
             return Ok(None);

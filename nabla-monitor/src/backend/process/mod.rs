@@ -63,7 +63,7 @@ impl Backend for ProcessBackend {
 
 impl ProcessBackend {
     /// The supervisor; a new one if there was none, if it was killed, or if this program has changed its user.
-    fn supervisor(&self) -> io::Result<Arc<Supervisor>> {
+    fn supervisor(&self) -> Result<Arc<Supervisor>, (LaunchStep, io::Error)> {
         let mut supervisor = lock(&self.supervisor);
         match &*supervisor {
             Some(running) if running.is_alive() && running.has_our_rights() => Ok(Arc::clone(running)),
@@ -82,7 +82,7 @@ impl ProcessBackend {
         let launch = Launch::new(guest, !debug.is_empty(), None)?;
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| cannot(LaunchStep::CreateReport, errno.into()))?;
-        let supervisor = self.supervisor().map_err(|source| cannot(LaunchStep::StartSupervisor, source))?;
+        let supervisor = self.supervisor().map_err(|(step, source)| cannot(step, source))?;
         let cgroup = open_cgroup(guest)?;
         let namespaces = if guest.isolation.namespaces { namespaces::clone_flags() } else { 0 };
         let cgroup_descriptor = cgroup.as_ref().map(AsFd::as_fd);

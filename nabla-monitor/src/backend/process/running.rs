@@ -102,7 +102,23 @@ impl ProcessGuest {
 
     /// Whether the guest can still change: neither ended nor let go, and the supervisor there to tell.
     fn is_watched(&self) -> bool {
-        self.slot.released.load(SeqCst) == 0 && self.supervisor.is_alive()
+        self.slot.ended.load(SeqCst) == 0 && self.supervisor.is_alive()
+    }
+
+    /// How it ended and what it used, once that is known.
+    fn ending(&self) -> Option<(u32, Report, ResourceUsage)> {
+        let Ending { status, usage, peak_resident, report } = self.slot.ending()?;
+        let mut usage = ResourceUsage::from(usage);
+        if let Some(bytes) = peak_resident {
+            usage.max_resident = bytes;
+        }
+        Some((status?, report, usage))
+    }
+
+    /// Waits until the process is gone.
+    fn wait_gone(&self) {
+        let mut set = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = rustix::io::retry_on_intr(|| poll(&mut set, None));
     }
 
     fn classify(&self, status: u32, report: Report) -> ExitStatus {
@@ -158,11 +174,15 @@ impl Running for ProcessGuest {
 
     fn kill(&self) -> io::Result<()> {
         self.killed_by_us.store(true, SeqCst);
-        // No debugger stops at this end.
-        self.slot.hold.store(0, SeqCst);
         // A program that has given up root may not kill what it started before; the supervisor may.
-        if self.signal(Signal::KILL).is_err() {
+        let killed = self.signal(Signal::KILL);
+        // Nobody looks at this end. Not before the signal: a debugger's trap that nobody asks for would end the guest first.
+        let held = self.slot.hold.swap(0, SeqCst) != 0;
+        if killed.is_err() {
             self.supervisor.kill(&self.slot);
+        } else if held {
+            // It may be held at this moment, and nobody else lets it go on.
+            self.supervisor.wake();
         }
         Ok(())
     }
@@ -196,21 +216,19 @@ impl Running for ProcessGuest {
     }
 
     fn usage(&self) -> io::Result<ResourceUsage> {
-        usage_of(self.pid)
+        let usage = usage_of(self.pid);
+        // Looked at after that: as long as nothing is known of an end, the number has been the guest's all the time.
+        match self.ending() {
+            Some((_, _, usage)) => Ok(usage),
+            None if self.is_watched() => usage,
+            None => Err(thread::ended()),
+        }
     }
 
     fn collect(&self) -> Result<(ExitStatus, ResourceUsage), Error> {
-        self.supervisor.wait_released(&self.slot);
-        match self.slot.ending() {
-            Some(Ending { status: Some(status), usage, peak_resident, report }) => {
-                let mut usage = ResourceUsage::from(usage);
-                if let Some(bytes) = peak_resident {
-                    usage.max_resident = bytes;
-                }
-                Ok((self.classify(status, report), usage))
-            }
-            _ => Err(Error::StatusLost),
-        }
+        self.supervisor.collect(&self.slot);
+        let (status, report, usage) = self.ending().ok_or(Error::StatusLost)?;
+        Ok((self.classify(status, report), usage))
     }
 
     fn debug_thread(&self) -> &Mutex<Option<DebugThread>> {
@@ -228,8 +246,9 @@ impl Running for ProcessGuest {
         if !self.is_supervised() {
             return Err(io::Error::other("the guest is not supervised"));
         }
+        let directory = core::CoreDirectory::open(directory)?;
         let mut inspector = Inspector::of_running(&self.supervisor, &self.slot, self.pid, self.memory)?;
-        let result = core::write_of_running(directory, name, self.pid(), &mut inspector);
+        let result = core::write_of_running(&directory, name, self.pid(), &mut inspector);
         inspector.let_go()?;
         result
     }
@@ -250,12 +269,14 @@ impl Drop for ProcessGuest {
         if self.owner != own_pid() || self.detached.load(SeqCst) {
             return;
         }
-        if self.slot.released.load(SeqCst) == 0 {
+        if self.slot.ended.load(SeqCst) == 0 {
             let _ = self.kill();
         }
         // The slot must outlive the supervisor's use of it, and the guest shall be gone when this returns.
-        self.supervisor.wait_released(&self.slot);
-        let mut set = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let _ = rustix::io::retry_on_intr(|| poll(&mut set, None));
+        self.supervisor.release(&self.slot);
+        // The guests of a supervisor that was killed may live, if it did not trace them.
+        if self.slot.released.load(SeqCst) == 0 && self.signal(Signal::KILL).is_ok() {
+            self.wait_gone();
+        }
     }
 }

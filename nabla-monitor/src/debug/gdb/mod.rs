@@ -16,7 +16,6 @@ use std::{io, os::fd::AsFd};
 pub(super) fn serve(task: &mut Task, listener: &GdbListener) -> io::Result<()> {
     let mut awaited = true;
     loop {
-        task.wait(&[listener.as_fd()])?;
         let stop = match task.look()? {
             Some(Stop::Ended(_)) => return Ok(()),
             Some(stop) if !awaited || matches!(stop, Stop::Ending(_)) => {
@@ -25,7 +24,12 @@ pub(super) fn serve(task: &mut Task, listener: &GdbListener) -> io::Result<()> {
             }
             stop => stop,
         };
-        let Some(connection) = listener.accept()? else { continue };
+        let Some(connection) = listener.accept()? else {
+            if !task.wait(&[listener.as_fd()])? {
+                return Ok(());
+            }
+            continue;
+        };
         if stop.is_none() && matches!(task.guest.stop_now()?, Stop::Ended(_)) {
             return Ok(());
         }

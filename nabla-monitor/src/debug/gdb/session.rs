@@ -1,7 +1,10 @@
 //! One debugger, from its connection to its leave.
 
 use super::{
-    super::{End, thread::Task},
+    super::{
+        End,
+        thread::{Channel, Task},
+    },
     listener::Stream,
     target::Target,
 };
@@ -18,12 +21,7 @@ use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
-use std::{
-    collections::VecDeque,
-    io,
-    marker::PhantomData,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{collections::VecDeque, io, marker::PhantomData, os::fd::AsFd, sync::Arc};
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +41,9 @@ pub fn run(task: &mut Task, stream: Stream) -> io::Result<Outcome> {
     if let Stream::Unix(stream) = &stream {
         stream.set_nonblocking(false)?;
     }
-    let closing = task.closing()?;
+    let channel = Arc::clone(&task.shared);
     let mut target = Target::new(task);
-    let wire = Wire { stream, closing, received: VecDeque::new(), to_send: Vec::new() };
+    let wire = Wire { stream, channel, received: VecDeque::new(), to_send: Vec::new() };
     let result = GdbStub::new(wire).run_blocking::<Loop<'_>>(&mut target);
     match result {
         Ok(DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_)) => {
@@ -56,11 +54,8 @@ pub fn run(task: &mut Task, stream: Stream) -> io::Result<Outcome> {
             return Ok(Outcome::Ended);
         }
         Ok(DisconnectReason::Disconnect) => {}
-        // What it sent was nonsense, or it is gone.
-        Err(error) => match error.into_target_error() {
-            Some(error) => return Err(error),
-            None => tracing::info!("the connection to the debugger is lost; the guest goes on"),
-        },
+        // What it sent was nonsense, or it is gone. The next one finds the guest as it was before this one.
+        Err(error) => tracing::info!(%error, "the connection to the debugger is lost; the guest goes on"),
     }
     target.clean_up()
 }
@@ -76,6 +71,8 @@ impl<'a> BlockingEventLoop for Loop<'a> {
         target: &mut Target<'a>,
         wire: &mut Wire,
     ) -> Result<Event<Self::StopReason>, WaitForStopReasonError<io::Error, io::Error>> {
+        // The acknowledgement of what has made the guest go on.
+        Connection::flush(wire).map_err(WaitForStopReasonError::Connection)?;
         loop {
             let from_gdb = wire.peek().map_err(WaitForStopReasonError::Connection)?;
             if from_gdb.is_some() {
@@ -85,7 +82,9 @@ impl<'a> BlockingEventLoop for Loop<'a> {
             if let Some(reason) = target.stop_reason().map_err(WaitForStopReasonError::Target)? {
                 return Ok(Event::TargetStopped(reason));
             }
-            target.task.wait(&[wire.stream.as_fd()]).map_err(WaitForStopReasonError::Target)?;
+            if !target.task.wait(&[wire.stream.as_fd()]).map_err(WaitForStopReasonError::Target)? {
+                return Err(WaitForStopReasonError::Connection(io::ErrorKind::UnexpectedEof.into()));
+            }
         }
     }
 
@@ -99,8 +98,8 @@ impl<'a> BlockingEventLoop for Loop<'a> {
 /// The connection, with buffers.
 pub struct Wire {
     stream: Stream,
-    /// Readable when the session is to end.
-    closing: OwnedFd,
+    /// To those who need the session, or want something else of its thread.
+    channel: Arc<Channel>,
     received: VecDeque<u8>,
     to_send: Vec<u8>,
 }
@@ -112,11 +111,28 @@ impl Wire {
     /// Waits until the connection is ready for this (for nothing: not at all). An error when nobody needs the session any
     /// more.
     fn wait(&self, what: PollFlags) -> io::Result<()> {
-        let mut set = [PollFd::new(&self.closing, PollFlags::IN), PollFd::new(&self.stream, what)];
+        let Channel { closing, request, .. } = &*self.channel;
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let timeout = what.is_empty().then_some(&now);
-        rustix::io::retry_on_intr(|| poll(&mut set, timeout))?;
-        if set[0].revents().is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        loop {
+            let mut set = [
+                PollFd::new(closing, PollFlags::IN),
+                PollFd::new(&self.stream, what),
+                PollFd::new(request, PollFlags::IN),
+            ];
+            rustix::io::retry_on_intr(|| poll(&mut set, timeout))?;
+            let [closing, stream, request] = set.map(|entry| !entry.revents().is_empty());
+            if closing {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if request {
+                // A debugger may take its time, and nobody waits for that.
+                self.channel.refuse();
+            }
+            if stream || what.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     fn receive(&mut self, flags: RecvFlags) -> io::Result<()> {

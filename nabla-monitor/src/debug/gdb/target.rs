@@ -31,7 +31,7 @@ use gdbstub_arch::x86::{
     X86_64_SSE,
     reg::{X86_64CoreRegs, X86SegmentRegs, X87FpuInternalRegs},
 };
-use std::{io, path::Path};
+use std::io;
 
 const INT3: u8 = 0xcc;
 /// Of RFLAGS: trap after the next instruction.
@@ -43,7 +43,7 @@ help          this text
 devices       the guest's devices
 memory        the guest's memory and what it may do there
 counters      what the guest has used and done
-core [DIR]    write a core of the guest, as it is now, to DIR (default: where the program was started)";
+core          write a core of the guest, as it is now, to the directory for cores (--dumpcore DIR)";
 
 /// See the module.
 pub struct Target<'a> {
@@ -53,16 +53,24 @@ pub struct Target<'a> {
     hardware: Hardware,
     /// The signal that the guest stopped with, as Linux counts.
     pending: Option<i32>,
+    /// It has been resumed, and the debugger has not been told of a stop since. It may have stopped all the same.
+    running: bool,
 }
 
 impl<'a> Target<'a> {
     pub fn new(task: &'a mut Task) -> Self {
         let hardware = Hardware::new(task.guest.has_hardware_breakpoints());
-        Self { task, software: Vec::new(), hardware, pending: None }
+        Self { task, software: Vec::new(), hardware, pending: None, running: false }
     }
 
     /// What gdb is to be told; `None` as long as the guest runs.
     pub fn stop_reason(&mut self) -> io::Result<Option<SingleThreadStopReason<u64>>> {
+        let reason = self.find_stop_reason()?;
+        self.running = reason.is_none();
+        Ok(reason)
+    }
+
+    fn find_stop_reason(&mut self) -> io::Result<Option<SingleThreadStopReason<u64>>> {
         let Some(stop) = self.task.look()? else { return Ok(None) };
         if let Some(found) = self.hardware.stopped(stop, &mut *self.task.guest)? {
             return Ok(found.reason());
@@ -129,6 +137,10 @@ impl<'a> Target<'a> {
     }
 
     fn go(&mut self, how: Resume) -> io::Result<()> {
+        if std::mem::replace(&mut self.running, true) {
+            // It could stand behind a breakpoint that nobody has looked at.
+            return Err(io::Error::other("the debugger lets a guest go on that it has not seen stop"));
+        }
         let registers = self.task.guest.registers()?;
         if registers.eflags & TRAP_FLAG != 0 {
             self.task
@@ -189,10 +201,13 @@ impl<'a> Target<'a> {
                 }
             }
             (Some("counters"), None) => outputln!(out, "{}", self.task.guest.counters()?.trim_end()),
-            (Some("core"), directory) => {
-                let path = self.task.dump(Path::new(directory.unwrap_or(".")), 0)?;
-                outputln!(out, "{}", path.display());
-            }
+            // Where to, whoever started the guest says. A debugger may be anybody who can connect.
+            (Some("core"), None) => outputln!(out, "{}", self.task.dump(None, 0)?.display()),
+            (Some("core"), Some(_)) => outputln!(
+                out,
+                "it cannot be done: only who starts the guest says where cores are written to (--dumpcore DIR); \
+                 gdb's own generate-core-file writes one on its side"
+            ),
             _ => outputln!(out, "{HELP}"),
         }
         Ok(())

@@ -24,7 +24,7 @@ pub struct Command {
 pub fn carry_out(command: &mut Command, descriptor: i32) {
     // SAFETY: the host program keeps the slot as long as it talks about it.
     let guest = unsafe { &*command.slot };
-    if guest.released.load(SeqCst) == 1 {
+    if guest.ended.load(SeqCst) == 1 {
         command.result = -i64::from(Errno::SRCH.raw_os_error());
         if descriptor >= 0 {
             close(descriptor);

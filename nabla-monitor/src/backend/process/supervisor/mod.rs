@@ -24,10 +24,11 @@ pub use self::{
 use self::{command::Command, start::Subject};
 use super::arch;
 use crate::{
+    confine::descriptors,
     step::LaunchStep,
     sys::{lock, own_pid, raw::check, signals::BlockedSignals},
 };
-use linux_raw_sys::general::{__WCLONE, CLONE_SETTLS, CLONE_VM};
+use linux_raw_sys::general::{__WCLONE, CLONE_FILES, CLONE_SETTLS, CLONE_VM};
 use rustix::{
     io::Errno,
     mm,
@@ -35,7 +36,7 @@ use rustix::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
     },
-    process::{Gid, Pid, Uid, WaitId, WaitIdOptions, getegid, geteuid, waitid},
+    process::{Gid, Pid, PidfdFlags, Uid, WaitId, WaitIdOptions, getegid, geteuid, pidfd_open, waitid},
 };
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -65,9 +66,17 @@ struct HostLink {
     child_stack: *mut std::ffi::c_void,
     /// 1: the supervisor shall end.
     quit: AtomicU32,
+    /// Whether its descriptor table is a copy of the host program's from the start, and not shared until it takes its own.
+    has_own_table: bool,
     /// Errno by which the supervisor could not close what it had inherited, and ended.
     refused: AtomicI32,
+    /// Futex: 0 until the supervisor has given up what is the host program's; then [`SET_UP`], or the errno that it failed
+    /// with.
+    set_up: AtomicU32,
 }
+
+/// In [`HostLink::set_up`]: no errno is that large.
+const SET_UP: u32 = u32::MAX;
 
 /// A running supervisor. Ends it when dropped, and the guests that it still has.
 #[derive(Debug)]
@@ -138,8 +147,26 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When the process, its stack or its socket cannot be made.
-    pub fn new() -> io::Result<Self> {
+    /// When the process, its stack, its socket or its descriptor table cannot be made, with the step that failed.
+    pub fn new() -> Result<Self, (LaunchStep, io::Error)> {
+        let failed = |error| (LaunchStep::StartSupervisor, error);
+        let (supervisor, theirs) = Self::spawn().map_err(failed)?;
+        let state = &supervisor.link.set_up;
+        while state.load(SeqCst) == 0 && supervisor.is_alive() {
+            supervisor.wait_briefly(state, 0);
+        }
+        // Not before: it is the supervisor's, too, until that has a table of its own.
+        drop(theirs);
+        match (state.load(SeqCst), supervisor.link.refused.load(SeqCst)) {
+            (SET_UP, _) => Ok(supervisor),
+            (0, _) => Err(failed(io::Error::other("the supervisor has been killed"))),
+            (errno, 0) => Err(failed(io::Error::from_raw_os_error(errno.cast_signed()))),
+            (_, errno) => Err((LaunchStep::CloseInherited, io::Error::from_raw_os_error(errno))),
+        }
+    }
+
+    /// Starts the process, with the socket that is its own.
+    fn spawn() -> io::Result<(Self, OwnedFd)> {
         let stacks = Stacks::new()?;
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -148,25 +175,31 @@ impl Supervisor {
             socket: theirs.as_raw_fd(),
             child_stack: stacks.child_top(),
             quit: AtomicU32::new(0),
+            has_own_table: !descriptors::has_close_range(),
             refused: AtomicI32::new(0),
+            set_up: AtomicU32::new(0),
         });
         let argument = (&raw mut *link).cast();
         let blocked = BlockedSignals::all();
+        // It shares the descriptor table until it takes its own, instead of having a copy from the start: a copy would keep
+        // everything open that the program closes before the new process first runs, and locked disks locked. Without
+        // close_range there is no way to its own but this: filters that deny that call deny unshare, too.
+        let table = if link.has_own_table { 0 } else { CLONE_FILES };
+        let flags = CLONE_VM | table | CLONE_SETTLS;
         // SAFETY: `task::main` keeps the rules; stack, block and argument live until `drop` has reaped it; no
         // signal handler can run in it, since signals are blocked and stay so.
-        let result = unsafe {
-            arch::clone_task(CLONE_VM | CLONE_SETTLS, stacks.top(), stacks.tls(), task::main, argument)
-        };
+        let result = unsafe { arch::clone_task(flags, stacks.top(), stacks.tls(), task::main, argument) };
         drop(blocked);
         let pid = i32::try_from(check(result)?).unwrap_or(-1);
-        Ok(Self {
+        let supervisor = Self {
             pid,
             socket: Some(socket),
             turn: Mutex::new(()),
             link: ManuallyDrop::new(link),
             identity: identity(),
             stacks: ManuallyDrop::new(stacks),
-        })
+        };
+        Ok((supervisor, theirs))
     }
 
     /// Has a guest started. `descriptors` get the numbers 0, 1, 2 and so on in the guest's process; a cgroup's
@@ -180,10 +213,7 @@ impl Supervisor {
         request: &mut Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<OwnedFd, (LaunchStep, io::Error)> {
-        let lost = |error: io::Error| match self.link.refused.load(SeqCst) {
-            0 => (LaunchStep::CreateProcess, error),
-            errno => (LaunchStep::CloseInherited, io::Error::from_raw_os_error(errno)),
-        };
+        let lost = |error: io::Error| (LaunchStep::CreateProcess, error);
         let _turn = lock(&self.turn);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(start::MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -215,7 +245,7 @@ impl Supervisor {
             // SAFETY: the caller keeps the slot until the guest has ended, or this returns.
             let slot = unsafe { &*request.slot() };
             self.kill(slot);
-            self.wait_released(slot);
+            self.release(slot);
             lost(Errno::MFILE.into())
         })
     }
@@ -306,15 +336,36 @@ impl Supervisor {
     /// Lets a guest go, so that it outlives this program.
     pub fn detach(&self, slot: &Slot) {
         slot.detach.store(1, SeqCst);
-        self.wake();
-        self.wait_released(slot);
+        self.release(slot);
     }
 
-    /// Waits until the supervisor is done with `slot`, or is no more.
-    pub fn wait_released(&self, slot: &Slot) {
+    /// Has a guest reaped that has ended or is about to, so that its pid may be another process's then. Waits until it is
+    /// known how it ended, or there is no supervisor to know it.
+    pub fn collect(&self, slot: &Slot) {
+        slot.collected.store(1, SeqCst);
+        while slot.ended.load(SeqCst) == 0 && self.is_alive() {
+            self.wait_briefly(&slot.ended, 0);
+        }
+        if slot.released.load(SeqCst) == 0 {
+            // It may have seen the end before the mark.
+            self.wake();
+        }
+    }
+
+    /// The same, or for a guest that is to be let go. Waits until the supervisor is done with `slot`, or is no more.
+    pub fn release(&self, slot: &Slot) {
+        slot.collected.store(1, SeqCst);
         while slot.released.load(SeqCst) == 0 && self.is_alive() {
+            // Each time: then it looks whether the guest has ended, which it may not have been told.
+            self.wake();
             self.wait_briefly(&slot.released, 0);
         }
+    }
+
+    /// A descriptor that is readable once there is no supervisor any more.
+    pub fn open_pidfd(&self) -> io::Result<OwnedFd> {
+        let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
+        Ok(pidfd_open(pid, PidfdFlags::empty())?)
     }
 
     /// Waits until `word` changes, for a tenth of a second at most: a supervisor that was killed does not wake its
@@ -361,12 +412,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_open_at_its_start_can_be_locked_anew() {
+        use rustix::fs::{FlockOperation::NonBlockingLockExclusive, flock};
+        for _ in 0..50 {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            flock(&file, NonBlockingLockExclusive).unwrap();
+            let (path, supervisor) = (file.into_temp_path(), Supervisor::new().unwrap());
+            flock(std::fs::File::open(&path).unwrap(), NonBlockingLockExclusive).unwrap();
+            drop(supervisor);
+        }
+    }
+
+    #[test]
     fn killed_supervisor_is_noticed() {
         let supervisor = Supervisor::new().unwrap();
         let pid = Pid::from_raw(supervisor.pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let slot = Slot::new();
-        supervisor.wait_released(&slot);
+        supervisor.collect(&slot);
+        supervisor.release(&slot);
         assert!(!supervisor.is_alive());
         let mut request = Request::new(&slot, 0, true, false);
         let stdin = io::stdin();

@@ -25,6 +25,11 @@ pub const HOLD_STOPS: u32 = 4;
 pub struct Slot {
     /// The guest's pid. Only the supervisor touches it.
     pub pid: AtomicI32,
+    /// Futex: 1 once it is known how the guest ended, or that it was let go. Its process is a zombie then.
+    pub ended: AtomicU32,
+    /// Set by the host program: the supervisor shall reap the guest as soon as it has ended. Until then the guest's pid
+    /// stays its own.
+    pub collected: AtomicU32,
     /// 1 while the supervisor traces the guest.
     pub traced: AtomicU32,
     /// Futex: 1 while the guest is stopped.
@@ -49,8 +54,8 @@ pub struct Slot {
     ending: UnsafeCell<Ending>,
 }
 
-// SAFETY: `ending` is written by the supervisor only, before it sets `released`, and read by the host program only
-// after it saw `released`.
+// SAFETY: `ending` is written by the supervisor only, before it sets `ended`, and read by the host program only after it
+// saw `ended`.
 unsafe impl Sync for Slot {}
 
 /// What the supervisor saw of a guest's end.
@@ -89,6 +94,8 @@ impl Slot {
             Ending { status: None, usage: RawUsage::default(), peak_resident: None, report: Report::Nothing };
         Self {
             pid: AtomicI32::new(0),
+            ended: AtomicU32::new(0),
+            collected: AtomicU32::new(0),
             traced: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
             detach: AtomicU32::new(0),
@@ -107,7 +114,7 @@ impl Slot {
     ///
     /// # Safety
     ///
-    /// Only the supervisor may call this, and only before it sets `released`.
+    /// Only the supervisor may call this, and only before it sets `ended`.
     pub unsafe fn update(&self, change: impl FnOnce(&mut Ending)) {
         // SAFETY: the caller is the only one who touches it now.
         change(unsafe { &mut *self.ending.get() });
@@ -123,10 +130,10 @@ impl Slot {
         unsafe { (*self.ending.get()).report }
     }
 
-    /// How the guest ended; `None` before the supervisor is done with the slot.
+    /// How the guest ended; `None` before that is known.
     pub fn ending(&self) -> Option<Ending> {
-        // SAFETY: `released` is set after the last write and never cleared.
-        (self.released.load(SeqCst) == 1).then(|| unsafe { *self.ending.get() })
+        // SAFETY: `ended` is set after the last write and never cleared.
+        (self.ended.load(SeqCst) == 1).then(|| unsafe { *self.ending.get() })
     }
 
     /// Sets a futex that the kernel sets too, and wakes who waits on it.

@@ -18,7 +18,10 @@ use crate::{
     },
 };
 use linux_raw_sys::{
-    general::{__WALL, CLONE_CHILD_CLEARTID, CLONE_PIDFD, CLONE_VM, P_PID, WNOHANG, WSTOPPED, iovec},
+    general::{
+        __WALL, CLONE_CHILD_CLEARTID, CLONE_PIDFD, CLONE_VM, EPOLL_CTL_ADD, EPOLLIN, EPOLLONESHOT, P_PID,
+        WNOHANG, WSTOPPED, epoll_event, iovec,
+    },
     net::{MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, cmsghdr, msghdr},
     prctl::PR_SET_PDEATHSIG,
     ptrace::{PTRACE_CONT, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXEC, PTRACE_O_TRACEEXIT, PTRACE_SEIZE},
@@ -75,14 +78,15 @@ pub enum Subject {
 }
 
 /// Receives a message and does what it says. Returns the slot of a guest that runs now, or null. `None` when the host
-/// program has closed its end.
-pub fn serve(link: &HostLink) -> Option<*mut Slot> {
+/// program has closed its end. `exits` is the epoll set that tells of guests' ends.
+pub fn serve(link: &HostLink, exits: i32) -> Option<*mut Slot> {
     let mut descriptors = [-1; MAX_DESCRIPTORS + 1];
     let (address, subject, count) = receive(link.socket, &mut descriptors)?;
     if subject == Subject::Start as u64 {
         // SAFETY: the address came from the host program over a socket that no other process has, and the host program
         // keeps the request until it has the answer.
-        return Some(serve_start(link, unsafe { &mut *address.cast() }, &descriptors[..count]));
+        let request = unsafe { &mut *address.cast() };
+        return Some(serve_start(link, exits, request, &descriptors[..count]));
     }
     if subject == Subject::Command as u64 {
         // SAFETY: as above.
@@ -92,9 +96,9 @@ pub fn serve(link: &HostLink) -> Option<*mut Slot> {
     Some(ptr::null_mut())
 }
 
-fn serve_start(link: &HostLink, request: &mut Request, descriptors: &[i32]) -> *mut Slot {
+fn serve_start(link: &HostLink, exits: i32, request: &mut Request, descriptors: &[i32]) -> *mut Slot {
     let mut pidfd = -1;
-    start(link, request, descriptors, &mut pidfd);
+    start(link, exits, request, descriptors, &mut pidfd);
     let slot = if request.failed.is_none() { request.slot.cast_mut() } else { ptr::null_mut() };
     for &descriptor in descriptors {
         close(descriptor);
@@ -121,7 +125,7 @@ struct ChildStart {
     failed: Option<(LaunchStep, Errno)>,
 }
 
-fn start(link: &HostLink, request: &mut Request, descriptors: &[i32], pidfd: &mut i32) {
+fn start(link: &HostLink, exits: i32, request: &mut Request, descriptors: &[i32], pidfd: &mut i32) {
     let mut moves = [Move::from_raw(-1, -1); MAX_DESCRIPTORS];
     let mut target = 0;
     for (entry, &source) in moves.iter_mut().zip(descriptors) {
@@ -158,6 +162,11 @@ fn start(link: &HostLink, request: &mut Request, descriptors: &[i32], pidfd: &mu
     // SAFETY: the host program keeps the slot until it is released.
     let slot = unsafe { &*request.slot };
     slot.pid.store(pid, SeqCst);
+    // The host program has the same pidfd as long as it has the guest, so this one need not stay open.
+    if let Err(errno) = watch_exit(exits, *pidfd, u64::from(pid.cast_unsigned())) {
+        request.failed = Some((LaunchStep::CreateProcess, errno));
+        kill(pid);
+    }
     if request.trace {
         let held = if slot.hold.load(SeqCst) == 0 { 0 } else { PTRACE_O_TRACEEXEC };
         let options = PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL | held;
@@ -168,7 +177,7 @@ fn start(link: &HostLink, request: &mut Request, descriptors: &[i32], pidfd: &mu
             Err(errno) => {
                 request.trace_refused = Some(errno);
                 if request.must_trace {
-                    request.failed = Some((LaunchStep::Supervise, errno));
+                    request.failed = request.failed.or(Some((LaunchStep::Supervise, errno)));
                     kill(pid);
                 }
             }
@@ -193,6 +202,13 @@ fn start(link: &HostLink, request: &mut Request, descriptors: &[i32], pidfd: &mu
         close(*pidfd);
         *pidfd = -1;
     }
+}
+
+/// Has the epoll set tell once, with `data`, that a process has ended.
+pub fn watch_exit(exits: i32, pidfd: i32, data: u64) -> Result<(), Errno> {
+    let event = epoll_event { events: EPOLLIN | EPOLLONESHOT, data };
+    // SAFETY: the event is read during the call.
+    check(unsafe { syscall!(nr::EPOLL_CTL, exits, EPOLL_CTL_ADD, pidfd, &event) }).map(drop)
 }
 
 unsafe extern "C" fn child_main(argument: *mut c_void) -> ! {

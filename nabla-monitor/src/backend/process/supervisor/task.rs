@@ -6,14 +6,14 @@
 
 use super::{
     super::arch::Registers,
-    HostLink, command, peak,
+    HostLink, SET_UP, command, peak,
     slot::{HOLD_SIGNALS, HOLD_STOPS, Report, Slot, denied_call},
     start,
 };
 use crate::{
     confine::descriptors,
     sys::{
-        raw::{nr, syscall},
+        raw::{check, nr, syscall},
         signals::{
             self, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP, SIGTTOU,
             SIGUSR2,
@@ -22,7 +22,10 @@ use crate::{
     },
 };
 use linux_raw_sys::{
-    general::{__WALL, BUS_ADRERR, O_CLOEXEC, O_NONBLOCK, SI_KERNEL, WNOHANG, pollfd},
+    general::{
+        __WALL, BUS_ADRERR, CLD_EXITED, CLD_TRAPPED, EPOLL_CLOEXEC, O_CLOEXEC, O_NONBLOCK, P_ALL, P_PID,
+        SI_KERNEL, WEXITED, WNOHANG, WNOWAIT, WSTOPPED, epoll_event, pollfd,
+    },
     prctl::{PR_SET_NAME, PR_SET_PDEATHSIG},
     ptrace::{
         PTRACE_CONT, PTRACE_DETACH, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP,
@@ -40,20 +43,29 @@ const SIG_PARENT: i32 = SIGUSR2;
 pub unsafe extern "C" fn main(argument: *mut c_void) -> ! {
     // SAFETY: the host program keeps it until this process has been reaped.
     let link = unsafe { &*argument.cast::<HostLink>() };
-    let mut guests = Guests { first: ptr::null_mut() };
-    if let Some(signals) = set_up(link) {
-        while link.quit.load(SeqCst) == 0 && parent_is(link.host_pid) {
-            match wait_for_work(link.socket, signals) {
-                Work::Request => match start::serve(link) {
-                    Some(slot) => guests.add(slot),
-                    None => break,
-                },
-                Work::Signal => {}
-                Work::End => break,
-            }
-            guests.heed_marks();
-            guests.handle_events();
+    let Sources { signals, exits } = match set_up(link) {
+        Ok(sources) => {
+            Slot::set(&link.set_up, SET_UP);
+            sources
         }
+        Err(errno) => {
+            Slot::set(&link.set_up, errno.raw_os_error().cast_unsigned());
+            exit();
+        }
+    };
+    let mut guests = Guests { first: ptr::null_mut(), exits };
+    while link.quit.load(SeqCst) == 0 && parent_is(link.host_pid) {
+        match wait_for_work([link.socket, signals, exits]) {
+            Work::Request => match start::serve(link, exits) {
+                Some(slot) => guests.add(slot),
+                None => break,
+            },
+            Work::Event => {}
+            Work::End => break,
+        }
+        guests.heed_marks();
+        guests.handle_stops();
+        guests.handle_exits();
     }
     // The traced ones would die anyway (PTRACE_O_EXITKILL).
     guests.kill_all();
@@ -67,40 +79,58 @@ fn exit() -> ! {
     }
 }
 
-/// Gives up what is the host program's. Returns a descriptor that is readable when there is a signal.
-fn set_up(link: &HostLink) -> Option<i32> {
+/// What tells of events.
+struct Sources {
+    /// Readable when there is a signal.
+    signals: i32,
+    /// An epoll set, in which guests' pidfds become readable.
+    exits: i32,
+}
+
+/// Gives up what is the host program's.
+fn set_up(link: &HostLink) -> Result<Sources, Errno> {
     let default_action = [0_u64; 4];
     let set = signals::set([SIGCHLD, SIG_PARENT]);
-    // SAFETY: all of this concerns only this process, whose signals are blocked: descriptors and directory are
-    // copies, the name is per process, and a host program that ignores SIGCHLD must not make this one miss it.
-    let signals = unsafe {
+    let descriptor = |result| check(result).map(|fd| i32::try_from(fd).unwrap_or(-1));
+    // SAFETY: all of this concerns only this process, whose signals are blocked: nothing is closed before it has a
+    // descriptor table of its own, the directory is a copy, the name is per process, and a host program that ignores
+    // SIGCHLD must not make this one miss it.
+    unsafe {
         // With a descriptor of the host program left, that would wait in vain for the ends of its pipes.
-        if let Err(errno) = close_all_but(link.socket) {
+        if let Err(errno) = close_all_but(link.socket, link.has_own_table) {
             link.refused.store(errno.raw_os_error(), SeqCst);
-            return None;
+            return Err(errno);
         }
         syscall!(nr::CHDIR, c"/".as_ptr());
         syscall!(nr::PRCTL, PR_SET_NAME, c"nabla-superviso".as_ptr());
         syscall!(nr::RT_SIGACTION, SIGCHLD, &default_action, 0, 8);
         syscall!(nr::PRCTL, PR_SET_PDEATHSIG, SIG_PARENT);
-        // SFD_CLOEXEC and SFD_NONBLOCK are these.
-        syscall!(nr::SIGNALFD4, -1, &set, 8, O_CLOEXEC | O_NONBLOCK)
-    };
-    i32::try_from(signals).ok().filter(|&fd| fd >= 0)
+        Ok(Sources {
+            // SFD_CLOEXEC and SFD_NONBLOCK are these.
+            signals: descriptor(syscall!(nr::SIGNALFD4, -1, &set, 8, O_CLOEXEC | O_NONBLOCK))?,
+            exits: descriptor(syscall!(nr::EPOLL_CREATE1, EPOLL_CLOEXEC))?,
+        })
+    }
 }
 
-/// Closes every descriptor of this process but one.
+/// Closes every descriptor of this process but one. A descriptor table that is shared becomes one of its own before.
 ///
 /// # Safety
 ///
 /// Nothing else of this process may use them.
-unsafe fn close_all_but(kept: i32) -> Result<(), Errno> {
+unsafe fn close_all_but(kept: i32, has_own_table: bool) -> Result<(), Errno> {
+    // linux/close_range.h
+    const CLOSE_RANGE_UNSHARE: u32 = 2;
     // SAFETY: the caller's promise.
     unsafe {
-        if (kept <= 0 || syscall!(nr::CLOSE_RANGE, 0, kept - 1, 0) == 0)
-            && syscall!(nr::CLOSE_RANGE, kept + 1, u32::MAX, 0) == 0
-        {
+        // What is in this range is not even copied.
+        let closed = check(syscall!(nr::CLOSE_RANGE, kept + 1, u32::MAX, CLOSE_RANGE_UNSHARE));
+        if closed.is_ok() && (kept <= 0 || syscall!(nr::CLOSE_RANGE, 0, kept - 1, 0) == 0) {
             return Ok(());
+        }
+        // Those of the host program must stay open.
+        if !has_own_table {
+            closed?;
         }
     }
     descriptors::for_each_open(|descriptor| {
@@ -123,18 +153,18 @@ fn parent_is(pid: i32) -> bool {
 
 enum Work {
     Request,
-    Signal,
+    Event,
     /// The host program's end of the socket is closed: it has ended, or become another program.
     End,
 }
 
-fn wait_for_work(socket: i32, signals: i32) -> Work {
+fn wait_for_work([socket, signals, exits]: [i32; 3]) -> Work {
     const POLLIN: i16 = PollFlags::IN.bits().cast_signed();
     const POLLHUP: i16 = PollFlags::HUP.bits().cast_signed();
-    let mut set = [socket, signals].map(|fd| pollfd { fd, events: POLLIN, revents: 0 });
-    // SAFETY: two structures, as said; no timeout, no signal mask.
-    unsafe { syscall!(nr::PPOLL, set.as_mut_ptr(), 2, 0, 0) };
-    let [from_host, of_signals] = set.map(|entry| entry.revents);
+    let mut set = [socket, signals, exits].map(|fd| pollfd { fd, events: POLLIN, revents: 0 });
+    // SAFETY: three structures, as said; no timeout, no signal mask.
+    unsafe { syscall!(nr::PPOLL, set.as_mut_ptr(), 3, 0, 0) };
+    let [from_host, of_signals, _] = set.map(|entry| entry.revents);
     if of_signals & POLLIN != 0 {
         // Which signals does not matter, since everything is looked at.
         let mut buffer = [0_u8; 128 * 8];
@@ -146,7 +176,7 @@ fn wait_for_work(socket: i32, signals: i32) -> Work {
     } else if from_host & POLLHUP != 0 {
         Work::End
     } else {
-        Work::Signal
+        Work::Event
     }
 }
 
@@ -163,6 +193,9 @@ pub unsafe fn ptrace(request: u32, pid: i32, address: u64, data: u64) -> i64 {
 /// The guests: a list through their slots, which needs no memory of its own.
 struct Guests {
     first: *mut Slot,
+    /// See [`Sources`]. Its data are a guest's pid, and above that, for one that was let go, one more than the number of the
+    /// pidfd that is kept for it.
+    exits: i32,
 }
 
 impl Guests {
@@ -174,8 +207,8 @@ impl Guests {
         }
     }
 
-    /// Kills those that shall be killed, and lets those go that shall be let go. A traced guest has to be stopped for
-    /// that; the stop comes as an event.
+    /// Kills those that shall be killed, reaps those that have been collected, and lets those go that shall be let go. A
+    /// traced guest has to be stopped for that; the stop comes as an event.
     fn heed_marks(&mut self) {
         let mut slot = self.first;
         // SAFETY: slots in the list are kept until they are released.
@@ -198,15 +231,20 @@ impl Guests {
                 // SAFETY: data is a signal's number.
                 unsafe { ptrace(request, guest.pid.load(SeqCst), 0, u64::from(data)) };
             }
+            let pid = guest.pid.load(SeqCst);
             if guest.detach.load(SeqCst) == 1 {
                 guest.detach.store(2, SeqCst);
-                let pid = guest.pid.load(SeqCst);
                 if guest.traced.load(SeqCst) == 1 {
                     // SAFETY: no data.
                     unsafe { ptrace(PTRACE_INTERRUPT, pid, 0, 0) };
                 } else {
-                    self.release(pid);
+                    self.let_go(pid);
+                    continue;
                 }
+            }
+            if guest.collected.load(SeqCst) == 1 {
+                // The slot may be gone then.
+                self.reap(pid);
             }
         }
     }
@@ -234,6 +272,7 @@ impl Guests {
                 // SAFETY: as above.
                 unsafe { *link = guest.next.load(SeqCst) };
                 let event = guest.event.swap(-1, SeqCst);
+                Slot::set(&guest.ended, 1);
                 // From here on the slot may be freed at any time.
                 Slot::set(&guest.released, 1);
                 command::tell_the_end(event);
@@ -252,27 +291,71 @@ impl Guests {
         }
     }
 
-    fn handle_events(&mut self) {
-        loop {
-            let (mut status, mut usage) = (0_u32, RawUsage::default());
-            // SAFETY: the kernel writes the status and the usage. Every child of this process is a guest.
-            let pid = unsafe { syscall!(nr::WAIT4, -1, &raw mut status, WNOHANG | __WALL, &raw mut usage) };
-            let Ok(pid @ 1..) = i32::try_from(pid) else { return };
-            if status & 0xff == 0x7f {
-                self.handle_stop(pid, status);
-            } else {
-                if let Some(guest) = self.find(pid) {
-                    // SAFETY: this is the supervisor, and the guest is not released.
-                    unsafe {
-                        guest.update(|ending| {
-                            ending.status = Some(status);
-                            ending.usage = usage;
-                        });
-                    }
-                }
-                self.release(pid);
+    /// Forgets a guest that lives on. It is a child of this process as long as both live, and reaped by it.
+    fn let_go(&mut self, pid: i32) {
+        // The pidfd that has been watched so far is closed by the host program.
+        // SAFETY: only makes a descriptor. The guest has not been reaped, so the number is its own.
+        let pidfd = unsafe { syscall!(nr::PIDFD_OPEN, pid, 0) };
+        if let Ok(pidfd @ 0..) = i32::try_from(pidfd) {
+            let [of_pid, kept] = [pid, pidfd + 1].map(|number| u64::from(number.cast_unsigned()));
+            if start::watch_exit(self.exits, pidfd, kept << 32 | of_pid).is_err() {
+                start::close(pidfd);
             }
         }
+        self.release(pid);
+    }
+
+    fn handle_stops(&mut self) {
+        while let Some(Change { pid, code, status, .. }) = next_change(P_ALL, 0, WSTOPPED) {
+            // Others are not traced, and were stopped by another process.
+            if code == CLD_TRAPPED {
+                self.handle_stop(pid, status << 8 | 0x7f);
+            }
+        }
+    }
+
+    fn handle_exits(&mut self) {
+        loop {
+            const MOST: usize = 16;
+            let mut events = [epoll_event { events: 0, data: 0 }; MOST];
+            // SAFETY: the kernel writes at most as many events as there are. It does not wait.
+            let count = unsafe { syscall!(nr::EPOLL_WAIT, self.exits, events.as_mut_ptr(), MOST as u64, 0) };
+            let count = usize::try_from(count).unwrap_or(0);
+            for event in events.iter().take(count) {
+                let data = event.data;
+                let low = |word: u64| i32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+                if let pidfd @ 0.. = low(data >> 32) - 1 {
+                    start::close(pidfd);
+                }
+                self.handle_exit(low(data));
+            }
+            if count < events.len() {
+                return;
+            }
+        }
+    }
+
+    /// A guest has ended. Who still wants to know how leaves it a zombie until then, so that its pid stays its own.
+    fn handle_exit(&mut self, pid: i32) {
+        match self.find(pid) {
+            Some(guest) if guest.collected.load(SeqCst) == 0 => {
+                if let Some(change) = end_of(pid) {
+                    note_end(guest, &change);
+                }
+            }
+            _ => self.reap(pid),
+        }
+    }
+
+    /// Reaps a guest, if it has ended.
+    fn reap(&mut self, pid: i32) {
+        let Some(change) = end_of(pid) else { return };
+        // Whoever finds that nothing is known of an end relies on the pid.
+        if let Some(guest) = self.find(pid) {
+            note_end(guest, &change);
+        }
+        next_change(P_PID, pid, WEXITED);
+        self.release(pid);
     }
 
     fn handle_stop(&mut self, pid: i32, status: u32) {
@@ -302,7 +385,7 @@ impl Guests {
                 // A stopped guest stays stopped: the kernel keeps the group stop on its own.
                 // SAFETY: no signal is injected.
                 unsafe { ptrace(PTRACE_DETACH, pid, 0, 0) };
-                self.release(pid);
+                self.let_go(pid);
             }
             PTRACE_EVENT_STOP if hold & HOLD_STOPS != 0 => held(),
             PTRACE_EVENT_STOP if (SIGSTOP..=SIGTTOU).contains(&signal) => {
@@ -323,6 +406,51 @@ impl Guests {
             }
         }
     }
+}
+
+/// What has become of a guest: see waitid(2).
+struct Change {
+    pid: i32,
+    /// `CLD_*`: those below [`CLD_TRAPPED`] are of processes that ended.
+    code: u32,
+    status: u32,
+    usage: RawUsage,
+}
+
+/// The next change of this kind, if there is one.
+fn next_change(which: u32, pid: i32, kind: u32) -> Option<Change> {
+    let mut info = [0_i32; 32];
+    let mut usage = RawUsage::default();
+    let kind = kind | WNOHANG | __WALL;
+    // SAFETY: `info` has the 128 bytes of a siginfo_t. Every child of this process is a guest.
+    let result = unsafe { syscall!(nr::WAITID, which, pid, info.as_mut_ptr(), kind, &raw mut usage) };
+    let [_, _, code, _, pid, _, status, ..] = info;
+    let (code, status) = (code.cast_unsigned(), status.cast_unsigned());
+    (result == 0 && pid > 0).then_some(Change { pid, code, status, usage })
+}
+
+/// How a guest ended, if it has. It is not reaped by this.
+fn end_of(pid: i32) -> Option<Change> {
+    // A traced one's stops are told whatever is asked for.
+    next_change(P_PID, pid, WEXITED | WNOWAIT).filter(|change| change.code < CLD_TRAPPED)
+}
+
+/// Keeps how a guest ended, the first time.
+fn note_end(guest: &Slot, change: &Change) {
+    if guest.ended.load(SeqCst) == 1 {
+        return;
+    }
+    // As wait(2) has it.
+    let status = if change.code == CLD_EXITED { change.status << 8 } else { change.status };
+    // SAFETY: this is the supervisor, and it has not said that the guest ended.
+    unsafe {
+        guest.update(|ending| {
+            ending.status = Some(status);
+            ending.usage = change.usage;
+        });
+    }
+    Slot::set(&guest.ended, 1);
+    command::tell(guest);
 }
 
 /// The first fields of a `siginfo_t`, at the size of the whole.
