@@ -90,8 +90,15 @@ impl<T: Default + Send + 'static> Startup<T> {
                 process::exit(shell_code(signal).into());
             }
         };
-        let thread = thread::Builder::new().name("nabla-startup".into()).spawn(watch);
-        Ok(Self { undo, watch: Some((running, thread.context("cannot start a thread")?)) })
+        let watch = match thread::Builder::new().name("nabla-startup".into()).spawn(watch) {
+            Ok(thread) => Some((running, thread)),
+            // Hosts limit threads, or deny `clone3` in a way that the C library does not expect.
+            Err(error) => {
+                tracing::debug!(%error, "no thread can be started: signals wait until the guest runs");
+                None
+            }
+        };
+        Ok(Self { undo, watch })
     }
 
     /// Keeps something that is to be undone.
