@@ -59,8 +59,9 @@ fn a_killed_supervisor_ends_a_debugged_or_dumped_guest() {
                 BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
             }
             let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+            // A thread that has just ended has no such file any more.
             let children =
-                tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+                tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
             let supervisor = children.collect::<String>().trim().parse().unwrap();
             kill(supervisor, rustix::process::Signal::KILL);
             let mut messages = String::new();

@@ -45,7 +45,7 @@ use std::{
     ptr,
     sync::{
         Mutex,
-        atomic::{AtomicI32, AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -68,12 +68,19 @@ struct HostLink {
     quit: AtomicU32,
     /// Whether its descriptor table is a copy of the host program's from the start, and not shared until it takes its own.
     has_own_table: bool,
-    /// Errno by which the supervisor could not close what it had inherited, and ended.
-    refused: AtomicI32,
+    /// What it does at the start: an index of [`STEPS`].
+    step: AtomicUsize,
     /// Futex: 0 until the supervisor has given up what is the host program's; then [`SET_UP`], or the errno that it failed
     /// with.
     set_up: AtomicU32,
 }
+
+/// What a supervisor does before it serves, by which a failure is told.
+const STEPS: [LaunchStep; 3] =
+    [LaunchStep::StartSupervisor, LaunchStep::CloseInherited, LaunchStep::CreateEventSet];
+const STARTING: usize = 0;
+const CLOSING: usize = 1;
+const MAKING_EVENT_SET: usize = 2;
 
 /// In [`HostLink::set_up`]: no errno is that large.
 const SET_UP: u32 = u32::MAX;
@@ -157,11 +164,13 @@ impl Supervisor {
         }
         // Not before: it is the supervisor's, too, until that has a table of its own.
         drop(theirs);
-        match (state.load(SeqCst), supervisor.link.refused.load(SeqCst)) {
-            (SET_UP, _) => Ok(supervisor),
-            (0, _) => Err(failed(io::Error::other("the supervisor has been killed"))),
-            (errno, 0) => Err(failed(io::Error::from_raw_os_error(errno.cast_signed()))),
-            (_, errno) => Err((LaunchStep::CloseInherited, io::Error::from_raw_os_error(errno))),
+        match state.load(SeqCst) {
+            SET_UP => Ok(supervisor),
+            0 => Err(failed(io::Error::other("the supervisor has been killed"))),
+            errno => {
+                let step = STEPS[supervisor.link.step.load(SeqCst).min(STEPS.len() - 1)];
+                Err((step, io::Error::from_raw_os_error(errno.cast_signed())))
+            }
         }
     }
 
@@ -176,7 +185,7 @@ impl Supervisor {
             child_stack: stacks.child_top(),
             quit: AtomicU32::new(0),
             has_own_table: !descriptors::has_close_range(),
-            refused: AtomicI32::new(0),
+            step: AtomicUsize::new(STARTING),
             set_up: AtomicU32::new(0),
         });
         let argument = (&raw mut *link).cast();

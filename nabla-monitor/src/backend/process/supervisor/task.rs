@@ -6,7 +6,7 @@
 
 use super::{
     super::arch::Registers,
-    HostLink, SET_UP, command, peak,
+    CLOSING, HostLink, MAKING_EVENT_SET, SET_UP, STARTING, command, peak,
     slot::{HOLD_SIGNALS, HOLD_STOPS, Report, Slot, denied_call},
     start,
 };
@@ -97,19 +97,18 @@ fn set_up(link: &HostLink) -> Result<Sources, Errno> {
     // SIGCHLD must not make this one miss it.
     unsafe {
         // With a descriptor of the host program left, that would wait in vain for the ends of its pipes.
-        if let Err(errno) = close_all_but(link.socket, link.has_own_table) {
-            link.refused.store(errno.raw_os_error(), SeqCst);
-            return Err(errno);
-        }
+        let at = |step: usize| link.step.store(step, SeqCst);
+        at(CLOSING);
+        close_all_but(link.socket, link.has_own_table)?;
+        at(STARTING);
         syscall!(nr::CHDIR, c"/".as_ptr());
         syscall!(nr::PRCTL, PR_SET_NAME, c"nabla-superviso".as_ptr());
         syscall!(nr::RT_SIGACTION, SIGCHLD, &default_action, 0, 8);
         syscall!(nr::PRCTL, PR_SET_PDEATHSIG, SIG_PARENT);
-        Ok(Sources {
-            // SFD_CLOEXEC and SFD_NONBLOCK are these.
-            signals: descriptor(syscall!(nr::SIGNALFD4, -1, &set, 8, O_CLOEXEC | O_NONBLOCK))?,
-            exits: descriptor(syscall!(nr::EPOLL_CREATE1, EPOLL_CLOEXEC))?,
-        })
+        // SFD_CLOEXEC and SFD_NONBLOCK are these.
+        let signals = descriptor(syscall!(nr::SIGNALFD4, -1, &set, 8, O_CLOEXEC | O_NONBLOCK))?;
+        at(MAKING_EVENT_SET);
+        Ok(Sources { signals, exits: descriptor(syscall!(nr::EPOLL_CREATE1, EPOLL_CLOEXEC))? })
     }
 }
 
