@@ -34,7 +34,7 @@ const OTHERS: [&str; 11] = [
     "two-processors",
 ];
 /// Programs that tests run.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 20] = [
     "bsdtar",
     "cc",
     "docker",
@@ -53,6 +53,7 @@ const PROGRAMS: [&str; 19] = [
     "runc",
     "tar",
     "tc",
+    "unshare",
     "xorriso",
 ];
 /// Modules of Python that tests import, as they are named in `NABLA_REQUIRE`.

@@ -99,7 +99,7 @@ impl NetConfig {
     /// Routes that are neither of the default ones of [`gateway_v4`](Self::gateway_v4) and [`gateway_v6`](Self::gateway_v6).
     ///
     /// ```
-    /// use nabla_core::net::{NetConfig, NetRoute};
+    /// use nabla_net::{NetConfig, NetRoute};
     ///
     /// let mut config = NetConfig::default();
     /// config.add_gateway([10, 0, 0, 1].into());
